@@ -1,0 +1,58 @@
+# Head AI. `make up` sets up and starts everything; `make test` sets up and runs every test.
+
+PYTHON := .venv/bin/python
+# Says where this environment was made; an environment that was moved or lost its Python is made again.
+MADE_FOR := $(shell $(PYTHON) -c pass 2>/dev/null && cat .venv/.installed 2>/dev/null)
+STALE := $(if $(filter-out x$(subst $() ,_,$(CURDIR)),x$(subst $() ,_,$(MADE_FOR))),again)
+PYTEST_ARGS ?=
+
+.PHONY: help install explorer up test check static bench schema lock clean again
+
+help:
+	@echo 'make up      set up and start everything; Ctrl-C stops it'
+	@echo 'make test    set up and run every test'
+	@echo 'make check   style, types, layers, contract and the quick tests'
+	@echo 'make bench   measure what the README says about speed'
+	@echo 'make schema  write schema.graphql as the code has it'
+	@echo 'make lock    choose the versions in requirements.lock anew'
+	@echo 'make clean   remove the environment and everything built; your data in .headai stays'
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml scripts/install $(STALE)
+	@scripts/install
+
+explorer: install
+	@$(PYTHON) explorer/build.py
+
+up: install explorer
+	@exec $(PYTHON) -m headai up
+
+test: install explorer
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+static: install
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) -m headai schema | diff -u schema.graphql - || { echo 'schema.graphql is not what the code has: make schema'; exit 1; }
+	@$(PYTHON) scripts/check_migrations.py
+
+check: static
+	@$(PYTHON) -m pytest -q -m 'not slow and not page' $(PYTEST_ARGS)
+
+bench: install
+	@$(PYTHON) -m benchmarks $(BENCH_ARGS)
+
+schema: install
+	@$(PYTHON) -m headai schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+lock: install
+	@UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip compile --universal --generate-hashes --all-extras --group dev \
+		pyproject.toml -o requirements.lock -q --no-header --upgrade
+
+clean:
+	@rm -rf .venv build dist explorer/dist explorer/dist.new explorer/node_modules *.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.headai/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What Head AI claims about speed, measured side by side: `make bench`."""

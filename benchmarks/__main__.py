@@ -1,0 +1,76 @@
+"""`python -m benchmarks`: measure what Head AI claims about speed, on a stack of its own, and print it."""
+
+import asyncio
+import signal
+import sys
+from contextlib import aclosing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console
+
+from benchmarks import job
+from benchmarks.comparison import compare
+from benchmarks.machine import described
+from benchmarks.report import Report
+from benchmarks.stack import running
+
+
+class Part(StrEnum):
+    ALL = "all"
+    QUERIES = "queries"
+    JOB = "job"
+
+
+def main(
+    only: Annotated[Part, typer.Option(help="The queries against their peers, or the figures of the main job.")] = (
+        Part.ALL
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A shorter run for the inner loop; its figures are rough.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of the queries.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="A file to write every figure to.")] = None,
+) -> None:
+    """Start a Head AI of its own in a temporary folder, measure it, and stop it."""
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    report = Report(machine=described())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_measure(report, only, quick=quick, rounds=rounds, console=console))
+    except asyncio.CancelledError:
+        sys.exit("Stopped; this is what was measured so far.")
+    finally:
+        report.show(console)
+        if json is not None:
+            report.write(json)
+
+
+async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, console: Console) -> None:
+    """Fill the report; what was measured before something went wrong, or SIGTERM, stays in it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    share, patience = (0.25, 1) if quick else (1.0, 5)
+    async with running() as head_ai:
+        report.figures.extend(await job.idle_memory(head_ai, when="just started"))
+        if only is not Part.JOB:
+            comparing = compare(head_ai, rounds=1 if quick else rounds, share=share, patience=patience, console=console)
+            async with aclosing(comparing):
+                async for answered in comparing:
+                    report.answered.append(answered)
+        if only is not Part.QUERIES:
+            measuring = job.measure(head_ai, size=job.QUICK if quick else job.FULL, console=console)
+            async with aclosing(measuring):
+                async for figure in measuring:
+                    report.figures.append(figure)
+            report.figures.extend(await job.idle_memory(head_ai, when="after all this work"))
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

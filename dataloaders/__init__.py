@@ -1,0 +1,1 @@
+"""Batching between the fields of one operation and the database."""

@@ -1,0 +1,92 @@
+"""Every loader: a line each, which query, keyed by what, and what one has to be allowed to see anything."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from auth.permissions import Permission
+from dataloaders.batching import Loader, Reads, many, one, paged
+from db import access, datasets, events, metrics, models, predictions, projects, runs, uploads, users
+from db.ids import Kind, identify
+from db.rows import Event, Grant, SystemActor, User
+from events.log import visible
+
+user = one(users.by_ids, reads=None)
+role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
+grant = one(access.grants_by_ids, reads=Permission.GRANT_READ)
+project = one(projects.by_ids, reads=Permission.PROJECT_READ)
+dataset = one(datasets.by_ids, reads=Permission.DATASET_READ)
+datasets_of_project = paged(datasets.of_projects, reads=Permission.DATASET_READ)
+dataset_version = one(datasets.versions_by_ids, reads=Permission.DATASET_READ)
+latest_version = one(datasets.latest_versions, reads=Permission.DATASET_READ)
+version_of_dataset = one(datasets.versions_named, reads=Permission.DATASET_READ)
+versions_of_dataset = paged(datasets.versions_of_datasets, reads=Permission.DATASET_READ)
+aliases_of_dataset = many(datasets.aliases_of_datasets, reads=Permission.DATASET_READ)
+column = one(datasets.columns_by_ids, reads=Permission.DATASET_READ)
+columns_of_version = paged(datasets.columns_of_versions, reads=Permission.DATASET_READ)
+upload = one(uploads.by_ids, reads=Permission.DATASET_READ)
+uploads_of_dataset = paged(uploads.of_datasets, reads=Permission.DATASET_READ)
+model = one(models.by_ids, reads=Permission.MODEL_READ)
+models_of_project = paged(models.of_projects, reads=Permission.MODEL_READ)
+model_version = one(models.versions_by_ids, reads=Permission.MODEL_READ)
+model_version_by_ref = one(models.versions_by_ref, reads=Permission.MODEL_READ)
+model_version_by_alias_at = one(models.versions_by_alias_at, reads=Permission.MODEL_READ)
+latest_version_of_model = one(models.latest_versions, reads=Permission.MODEL_READ)
+versions_of_model = paged(models.versions_of_models, reads=Permission.MODEL_READ)
+versions_of_run = many(models.versions_of_runs, reads=Permission.MODEL_READ)
+aliases_of_model = many(models.aliases_of_models, reads=Permission.MODEL_READ)
+alias_history_of_model = paged(models.alias_history, reads=Permission.MODEL_READ)
+alias_names_of_version = many(models.alias_names_of_versions, reads=Permission.MODEL_READ)
+signature_of_version = one(models.signatures, reads=Permission.MODEL_READ)
+importance_of_version = many(models.importance, reads=Permission.MODEL_READ)
+evaluation = one(models.evaluations_by_ids, reads=Permission.MODEL_READ)
+evaluations_of_version = paged(models.evaluations_of_versions, reads=Permission.MODEL_READ)
+latest_evaluation_of_version = one(models.latest_evaluations, reads=Permission.MODEL_READ)
+baseline = one(models.baselines, reads=Permission.MODEL_READ)
+prediction = one(predictions.by_ids, reads=Permission.MODEL_READ)
+run = one(runs.by_ids, reads=Permission.RUN_READ)
+runs_of_project = paged(runs.pages_by_project, reads=Permission.RUN_READ)
+runs_on_version = paged(runs.pages_by_dataset_version, reads=Permission.RUN_READ)
+child_runs = paged(runs.pages_by_parent, reads=Permission.RUN_READ)
+transitions_of_run = many(runs.transitions_by_run, reads=Permission.RUN_READ)
+attempts_of_run = many(runs.attempts_by_run, reads=Permission.RUN_READ)
+logs_of_run = paged(runs.log_pages, reads=Permission.RUN_READ)
+artifact = one(runs.artifacts_by_ids, reads=Permission.RUN_READ)
+artifacts_of_run = paged(runs.artifact_pages, reads=Permission.RUN_READ)
+metric_series = one(metrics.by_ids, reads=Permission.METRIC_READ)
+summaries_of_run = many(metrics.of_runs, reads=Permission.METRIC_READ)
+metric_names_of_run = many(metrics.names_of_runs, reads=Permission.METRIC_READ)
+metrics_of_run = many(metrics.histories_of_runs, reads=Permission.METRIC_READ)
+series_data = many(metrics.histories, reads=Permission.METRIC_READ)
+
+
+async def _actors(context: Reads, keys: Sequence[str], _: object) -> Mapping[str, User | SystemActor]:
+    """Users and parts of the system, by the names that events and transitions give them."""
+    people = {key: identity.key for key in keys if (identity := identify(key)) and identity.kind is Kind.USER}
+    async with context.db.reading() as session:
+        known = await users.by_ids(session, list(people.values())) if people else {}
+    found: dict[str, User | SystemActor] = {key: known[id] for key, id in people.items() if id in known}
+    found.update({key: SystemActor(key.removeprefix("system:")) for key in keys if key.startswith("system:")})
+    return found
+
+
+actor = Loader(_actors, lambda: None, None)
+
+
+async def _events(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, Event]:
+    seen = visible(context.principal)
+    async with context.db.reading() as session:
+        return {id: event for id, event in (await events.by_ids(session, keys)).items() if event.type in seen}
+
+
+event = Loader(_events, lambda: None, None)
+
+
+async def _grant_lists(
+    context: Reads, keys: Sequence[tuple[UUID, ...]], _: object
+) -> Mapping[tuple[UUID, ...], list[Grant]]:
+    async with context.db.reading() as session:
+        known = await access.grants_by_ids(session, list({id for ids in keys for id in ids}))
+    return {ids: [known[id] for id in ids if id in known] for ids in keys}
+
+
+grants = Loader(_grant_lists, list, Permission.GRANT_READ)

@@ -1,0 +1,197 @@
+"""Queries on who may do what: sessions, refresh tokens, roles, grants, and the principal they add up to."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from auth.permissions import BUILT_IN_ROLES, Permission
+from auth.principals import HeldGrant, Principal
+from db.database import Prepared, Session
+from db.forgetting import forgetting
+from db.ids import new_id
+from db.paging import Order, Page, PageArgs, page
+from db.rows import Grant, Role, columns
+from db.rows import Session as SessionRow
+from db.tables import grants, refresh_tokens, roles, sessions, users
+from db.vocabulary import GrantScopeType, UserStatus
+
+_IN_FORCE = or_(grants.c.expires_at.is_(None), grants.c.expires_at > func.clock_timestamp())
+_PRINCIPAL = Prepared(
+    select(grants.c.id, func.coalesce(roles.c.permissions, grants.c.permissions))
+    .select_from(
+        sessions.join(users, users.c.id == sessions.c.user_id)
+        .outerjoin(grants, (grants.c.user_id == users.c.id) & _IN_FORCE)
+        .outerjoin(roles, roles.c.id == grants.c.role_id)
+    )
+    .where(
+        sessions.c.id == bindparam("session"),
+        users.c.id == bindparam("user"),
+        users.c.status == UserStatus.ACTIVE.value,
+        sessions.c.revoked_at.is_(None),
+        sessions.c.expires_at > func.clock_timestamp(),
+    )
+)
+_ROLE = columns(Role, roles)
+_ROLES = Prepared(select(*_ROLE).where(roles.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_GRANTS = Prepared(select(*columns(Grant, grants)).where(grants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_BY_NAME = Order.by("NAME", roles.c.name, roles.c.id)
+
+
+class Refresh(NamedTuple):
+    """A refresh token as the database knows it, with the session it belongs to."""
+
+    session_id: UUID
+    user_id: UUID
+    used_at: datetime | None
+    revoked_at: datetime | None
+    expires_at: datetime
+    status: str
+
+
+async def principal(session: Session, *, session_id: UUID, user_id: UUID) -> Principal | None:
+    """The caller behind a session with the grants in force now; None when the session or the account is over."""
+    found = await session.records(_PRINCIPAL, session=session_id, user=user_id)
+    if not found:
+        return None
+    held = [HeldGrant(id, _permissions(tuple(names))) for id, names in found if id is not None]
+    return Principal.of(user_id, session_id, held)
+
+
+async def open_session(
+    session: Session, *, user_id: UUID, lifetime: timedelta, ip_address: str | None, user_agent: str | None
+) -> SessionRow:
+    statement = (
+        insert(sessions)
+        .values(
+            id=new_id(),
+            user_id=user_id,
+            expires_at=func.clock_timestamp() + literal(lifetime),
+            ip_address=ip_address,
+            user_agent=user_agent,
+        )
+        .returning(*columns(SessionRow, sessions))
+    )
+    opened = await session.first(SessionRow, statement)
+    assert opened is not None
+    return opened
+
+
+async def add_refresh_token(session: Session, session_id: UUID, digest: bytes) -> None:
+    await session.run(insert(refresh_tokens).values(digest=digest, session_id=session_id))
+
+
+async def lock_refresh_token(session: Session, digest: bytes) -> Refresh | None:
+    """The token with its session, locked so that of two uses at once the second is seen as a reuse."""
+    statement = (
+        select(
+            sessions.c.id,
+            sessions.c.user_id,
+            refresh_tokens.c.used_at,
+            sessions.c.revoked_at,
+            sessions.c.expires_at,
+            users.c.status,
+        )
+        .select_from(
+            refresh_tokens.join(sessions, sessions.c.id == refresh_tokens.c.session_id).join(
+                users, users.c.id == sessions.c.user_id
+            )
+        )
+        .where(refresh_tokens.c.digest == digest)
+        .with_for_update(of=[refresh_tokens, sessions])
+    )
+    return await session.first(Refresh, statement)
+
+
+async def use_refresh_token(session: Session, digest: bytes, session_id: UUID, lifetime: timedelta) -> datetime:
+    """Mark a token as used and let its session live on; when the session ends then."""
+    await session.run(
+        update(refresh_tokens).where(refresh_tokens.c.digest == digest).values(used_at=func.clock_timestamp())
+    )
+    expires_at: datetime = await session.scalar(
+        update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(last_seen_at=func.clock_timestamp(), expires_at=func.clock_timestamp() + literal(lifetime))
+        .returning(sessions.c.expires_at)
+    )
+    return expires_at
+
+
+async def revoke_sessions(session: Session, user_id: UUID, *, only: UUID | None = None) -> int:
+    """End one session of a user, or all of them; how many were still open."""
+    statement = update(sessions).where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
+    if only is not None:
+        statement = statement.where(sessions.c.id == only)
+    return await session.run(statement.values(revoked_at=func.clock_timestamp()))
+
+
+async def forget_old_sessions(session: Session, *, limit: int) -> int:
+    """Delete sessions that were over 30 days ago, at most `limit`, with their refresh tokens; how many."""
+    return await session.run(_FORGET_SESSIONS, limit=limit)
+
+
+async def forget_old_refresh_tokens(session: Session, *, limit: int) -> int:
+    """Delete refresh tokens that were used up 30 days ago, at most `limit`; how many.
+
+    Until then one that comes back ends its session; after that it is a token nobody knows.
+    """
+    return await session.run(_FORGET_REFRESH_TOKENS, limit=limit)
+
+
+_LONG_AGO = func.now() - literal(timedelta(days=30))
+_FORGET_SESSIONS = forgetting(sessions, or_(sessions.c.expires_at < _LONG_AGO, sessions.c.revoked_at < _LONG_AGO))
+_FORGET_REFRESH_TOKENS = forgetting(refresh_tokens, refresh_tokens.c.used_at < _LONG_AGO)
+
+
+async def roles_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Role]:
+    return {role.id: role for role in await session.all(Role, _ROLES, ids=list(ids))}
+
+
+async def role_by_name(session: Session, name: str) -> Role | None:
+    return await session.first(Role, select(*_ROLE).where(roles.c.name == name))
+
+
+async def roles_listed(session: Session, args: PageArgs) -> Page[Role]:
+    return await page(session, Role, select(*_ROLE), _BY_NAME, args)
+
+
+async def grants_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
+    return {grant.id: grant for grant in await session.all(Grant, _GRANTS, ids=list(ids))}
+
+
+async def grant_role(session: Session, *, user_id: UUID, role_id: UUID, created_by: UUID | None) -> None:
+    """Give a user a role everywhere; giving it twice is giving it once."""
+    await session.run(
+        upsert(grants)
+        .values(id=new_id(), user_id=user_id, role_id=role_id, scope=GrantScopeType.GLOBAL, created_by=created_by)
+        .on_conflict_do_nothing()
+    )
+
+
+async def keep_built_in_roles(session: Session) -> None:
+    """Bring the built-in roles to what this version says they are."""
+    for role in BUILT_IN_ROLES:
+        permissions = sorted(role.permissions)
+        made = upsert(roles).values(
+            id=new_id(),
+            name=role.name,
+            description=role.description,
+            built_in=True,
+            permissions=literal(permissions, ARRAY(Text)),
+        )
+        await session.run(
+            made.on_conflict_do_update(
+                index_elements=[roles.c.name],
+                set_={"description": role.description, "permissions": literal(permissions, ARRAY(Text))},
+                where=roles.c.built_in,
+            )
+        )
+
+
+@lru_cache(maxsize=1024)
+def _permissions(names: tuple[str, ...]) -> frozenset[Permission]:
+    return frozenset(Permission(name) for name in names)

@@ -1,0 +1,205 @@
+"""The database handle: where every statement and every transaction begins and ends.
+
+`reading()` serves one dataloader batch or one query, in autocommit. `transaction()` serves one mutation or one step of
+a worker: it commits when the block ends and rolls back when the block raises. A session lives inside one block and one
+task, so GraphQL fields can resolve concurrently. Statements are SQLAlchemy Core, compiled once by their shape; asyncpg
+runs them, and a row is made from its columns by position.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+
+import asyncpg
+import orjson
+from sqlalchemy.dialects.postgresql import asyncpg as dialect
+from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class DatabaseUnavailable(Exception):
+    """PostgreSQL cannot be reached, or refused the connection. Trying again later may help."""
+
+
+RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a NamedTuple of `db.rows`, made from columns by position
+Ring = Callable[[frozenset[str]], None]
+
+_DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+_MAX_COMPILED = 2000
+_UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
+                asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError,
+                asyncpg.InternalClientError)  # fmt: skip
+
+
+class Prepared:
+    """A statement compiled at import: its text and the names of its parameters, in order."""
+
+    __slots__ = ("defaults", "names", "sql")
+
+    def __init__(self, statement: ClauseElement) -> None:
+        compiled = statement.compile(dialect=_DIALECT)
+        assert isinstance(compiled, SQLCompiler)
+        self.sql = str(compiled)
+        self.names = tuple(compiled.positiontup or ())
+        self.defaults = compiled.params
+
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+        defaults = self.defaults
+        return [values[name] if name in values else defaults[name] for name in self.names]
+
+
+Statement = Prepared | ClauseElement
+_compiled: dict[Any, SQLCompiler] = {}
+
+
+def _rendered(statement: Statement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """The SQL of a statement and its arguments; a shape met before is not compiled again."""
+    if isinstance(statement, Prepared):
+        return statement.sql, statement.arguments(values)
+    key = statement._generate_cache_key()
+    if key is None:
+        prepared = Prepared(statement)
+        return prepared.sql, prepared.arguments(values)
+    compiled = _compiled.get(key.key)
+    if compiled is None:
+        made = statement._compiler(_DIALECT, cache_key=key)
+        assert isinstance(made, SQLCompiler)
+        if len(_compiled) >= _MAX_COMPILED:
+            _compiled.clear()
+        compiled = _compiled[key.key] = made
+    assert not compiled.post_compile_params, "IN expands a list for each length: use db.conditions.one_of"
+    given = compiled.construct_params(values, extracted_parameters=key.bindparams)
+    return str(compiled), [given[name] for name in compiled.positiontup or ()]
+
+
+class Session:
+    """One connection for the length of one block. Readers of its `topics` are woken once it has committed."""
+
+    def __init__(self, connection: Any, watch: Callable[[str], None] | None) -> None:
+        self.connection: asyncpg.Connection = connection
+        self._watch = watch
+        self.topics: set[str] = set()
+
+    async def all(self, row: type[RowT], statement: Statement, /, **values: Any) -> list[RowT]:
+        make: Callable[[asyncpg.Record], RowT] = row._make  # type: ignore[attr-defined]
+        return [make(record) for record in await self.records(statement, **values)]
+
+    async def first(self, row: type[RowT], statement: Statement, /, **values: Any) -> RowT | None:
+        sql, arguments = self._ready(statement, values)
+        record = await self.connection.fetchrow(sql, *arguments)
+        make: Callable[[asyncpg.Record], RowT] = row._make  # type: ignore[attr-defined]
+        return None if record is None else make(record)
+
+    async def scalar(self, statement: Statement, /, **values: Any) -> Any:
+        sql, arguments = self._ready(statement, values)
+        return await self.connection.fetchval(sql, *arguments)
+
+    async def records(self, statement: Statement, /, **values: Any) -> list[asyncpg.Record]:
+        sql, arguments = self._ready(statement, values)
+        found: list[asyncpg.Record] = await self.connection.fetch(sql, *arguments)
+        return found
+
+    async def run(self, statement: Statement, /, **values: Any) -> int:
+        """Run a statement for its effect; the number of rows it touched."""
+        sql, arguments = self._ready(statement, values)
+        status: str = await self.connection.execute(sql, *arguments)
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdigit() else 0
+
+    def _ready(self, statement: Statement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        sql, arguments = _rendered(statement, values)
+        if self._watch is not None:
+            self._watch(sql)
+        return sql, arguments
+
+
+class Database:
+    """A pool of connections to one PostgreSQL. Open it with `async with`.
+
+    `ring` is told the topics of every transaction that committed; `watch` is told every statement.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        ring: Ring | None = None,
+        watch: Callable[[str], None] | None = None,
+    ) -> None:
+        self.url = url
+        self.ring = ring
+        self.watch = watch
+        self._pool_size = pool_size
+        self._pool: asyncpg.Pool | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._pool = await asyncpg.create_pool(
+                self.url,
+                min_size=0,
+                max_size=self._pool_size,
+                init=_prepare_connection,
+                reset=_leave_as_is,
+                command_timeout=60,
+                timeout=5,
+                server_settings={"application_name": "headai", "jit": "off"},
+            )
+        except _UNREACHABLE as error:
+            raise DatabaseUnavailable(str(error)) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Session]:
+        """A session whose statements each stand alone. Raises `DatabaseUnavailable`."""
+        async with self._connection() as connection:
+            yield Session(connection, self.watch)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A session in one transaction, whose topics ring once it has committed.
+
+        Raises `DatabaseUnavailable` when the connection is lost: whether it committed is then unknown to the caller.
+        """
+        async with self._connection() as connection:
+            session = Session(connection, self.watch)
+            async with connection.transaction():
+                yield session
+        if session.topics and self.ring is not None:
+            self.ring(frozenset(session.topics))
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        assert self._pool is not None, "the database is opened with `async with`"
+        try:
+            async with self._pool.acquire(timeout=10) as connection:
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    connection.terminate()  # a server that was killed left it in the middle of something
+                    raise
+        except _UNREACHABLE as error:
+            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+
+
+async def _prepare_connection(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", format="binary", encoder=_to_jsonb, decoder=_from_jsonb
+    )
+    await connection.set_type_codec("xid8", schema="pg_catalog", format="text", encoder=str, decoder=int)
+
+
+async def _leave_as_is(_: Any) -> None:
+    """No statement of ours leaves state in a session, so a returned connection needs no reset."""
+
+
+def _to_jsonb(value: Any) -> bytes:
+    return b"\x01" + orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _from_jsonb(value: bytes) -> Any:
+    return orjson.loads(value[1:])

@@ -1,0 +1,60 @@
+"""Queries on projects."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from db.conditions import tagged, words
+from db.database import Prepared, Session
+from db.ids import new_id
+from db.paging import Order, Page, PageArgs, page
+from db.rows import Project, Tags, columns
+from db.tables import projects
+
+_ROW = columns(Project, projects)
+_BY_IDS = Prepared(select(*_ROW).where(projects.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_BY_SLUG = Prepared(select(*_ROW).where(projects.c.slug == bindparam("slug")))
+_ORDERS = {
+    "NAME": projects.c.name,
+    "CREATED_AT": projects.c.created_at,
+    "UPDATED_AT": projects.c.updated_at,
+}
+
+
+async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Project]:
+    return {project.id: project for project in await session.all(Project, _BY_IDS, ids=list(ids))}
+
+
+async def by_slug(session: Session, slug: str) -> Project | None:
+    return await session.first(Project, _BY_SLUG, slug=slug)
+
+
+async def listed(session: Session, args: PageArgs) -> Page[Project]:
+    """A page of all projects; `args.order` is a field of `ProjectOrderField` and whether it descends."""
+    statement = select(*_ROW)
+    wanted: Any = args.filter
+    if wanted is not None:
+        statement = statement.where(
+            *words(projects.c.name, wanted.name),
+            *words(projects.c.slug, wanted.slug),
+            *tagged(projects.c.tags, wanted.tags),
+        )
+    name, descending = args.order
+    order = Order.by(name, _ORDERS[name], projects.c.id, descending=descending)
+    return await page(session, Project, statement, order, args)
+
+
+async def insert_unless_taken(
+    session: Session, *, slug: str, name: str, description: str | None, tags: Tags, created_by: UUID
+) -> Project | None:
+    """The new project, or None when the slug is taken."""
+    statement = (
+        upsert(projects)
+        .values(id=new_id(), slug=slug, name=name, description=description, tags=tags, created_by=created_by)
+        .on_conflict_do_nothing(index_elements=[projects.c.slug])
+        .returning(*_ROW)
+    )
+    return await session.first(Project, statement)

@@ -1,0 +1,108 @@
+"""Queries on users."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from db.conditions import instant, one_of, words
+from db.database import Prepared, Session
+from db.ids import new_id
+from db.paging import Order, Page, PageArgs, page
+from db.rows import User, columns
+from db.tables import users
+from db.vocabulary import UserStatus
+
+_ROW = columns(User, users)
+_BY_IDS = Prepared(select(*_ROW).where(users.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_BY_USERNAME = Prepared(select(*_ROW).where(users.c.username == bindparam("username")))
+_DIGEST = Prepared(
+    select(users.c.id, users.c.password_digest, users.c.status).where(users.c.username == bindparam("username"))
+)
+_SEEN = Prepared(update(users).where(users.c.id == bindparam("user")).values(last_seen_at=func.clock_timestamp()))
+ORDERS = {
+    "USERNAME": (users.c.username, users.c.id),
+    "CREATED_AT": (users.c.created_at, users.c.id),
+    "LAST_SEEN_AT": (
+        func.coalesce(users.c.last_seen_at, func.to_timestamp(0), type_=users.c.last_seen_at.type),
+        users.c.id,
+    ),
+}
+
+
+async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, User]:
+    return {user.id: user for user in await session.all(User, _BY_IDS, ids=list(ids))}
+
+
+async def by_username(session: Session, username: str) -> User | None:
+    return await session.first(User, _BY_USERNAME, username=username)
+
+
+async def password_of(session: Session, username: str) -> tuple[UUID, str | None, str] | None:
+    """The key, the password's digest and the status of the account with this name."""
+    found = await session.records(_DIGEST, username=username)
+    return (found[0][0], found[0][1], found[0][2]) if found else None
+
+
+async def listed(session: Session, args: PageArgs) -> Page[User]:
+    statement = select(*_ROW)
+    wanted = args.filter
+    if wanted is not None:
+        statement = statement.where(
+            *words(users.c.username, wanted.username),
+            *words(users.c.email, wanted.email),
+            *instant(users.c.created_at, wanted.created_at),
+        )
+        if wanted.statuses is not None:
+            statement = statement.where(one_of(users.c.status, wanted.statuses))
+        if wanted.search is not None:
+            near = f"%{wanted.search}%"
+            statement = statement.where(
+                or_(users.c.username.ilike(near), users.c.display_name.ilike(near), users.c.email.ilike(near))
+            )
+    name, descending = args.order
+    return await page(session, User, statement, Order.by(name, *ORDERS[name], descending=descending), args)
+
+
+async def insert_unless_taken(
+    session: Session, *, username: str, email: str, display_name: str, password_digest: str | None
+) -> User | None:
+    """The new user, or None when the username or the address belongs to somebody."""
+    statement = (
+        upsert(users)
+        .values(
+            id=new_id(),
+            username=username,
+            email=email,
+            display_name=display_name,
+            status=UserStatus.ACTIVE,
+            password_digest=password_digest,
+        )
+        .on_conflict_do_nothing()
+        .returning(*_ROW)
+    )
+    return await session.first(User, statement)
+
+
+async def by_username_or_email(session: Session, username: str, email: str) -> User | None:
+    statement = select(*_ROW).where(
+        or_(users.c.username == username, func.lower(users.c.email) == func.lower(literal(email)))
+    )
+    return await session.first(User, statement.limit(1))
+
+
+async def set_password(session: Session, user_id: UUID, digest: str) -> None:
+    await session.run(
+        update(users)
+        .where(users.c.id == user_id)
+        .values(password_digest=digest, updated_at=func.clock_timestamp(), revision=users.c.revision + 1)
+    )
+
+
+async def note_seen(session: Session, user_id: UUID) -> None:
+    await session.run(_SEEN, user=user_id)
+
+
+async def any_exists(session: Session) -> bool:
+    return bool(await session.scalar(select(func.count()).select_from(select(users.c.id).limit(1).subquery())))

@@ -1,0 +1,192 @@
+"""Metrics: recording points, and the summary that every series keeps of its points.
+
+Values are IEEE 754 doubles and stay as they are, NaN and the infinities included.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db import metrics
+from db.database import Session
+from db.metrics import Columns, SeriesPoints, Summary, summary_of
+from db.rows import MetricSeries
+from db.vocabulary import MetricScope
+from ml.algorithm import higher_is_better as usually_higher_is_better
+
+ALL_POINTS = "points"
+NOTHING = Summary(0, 0, *(None,) * 12)
+
+Points = tuple[Sequence[int] | None, Sequence[int], Sequence[float]]
+
+
+def project_topic(project_id: UUID) -> str:
+    return f"points:{project_id.hex}"
+
+
+def run_topic(run_id: UUID) -> str:
+    return f"points:run:{run_id.hex}"
+
+
+async def record_points(
+    session: Session,
+    *,
+    project_id: UUID,
+    run_id: UUID | None,
+    scope: MetricScope,
+    points: Mapping[str, Points],
+    higher_is_better: Mapping[str, bool] | None = None,
+    units: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> None:
+    """Write points of many series in the caller's transaction, and wake who follows them.
+
+    `points` maps the name of a series to `(steps, at, values)`, columns of equal length; `at` is epoch milliseconds,
+    `steps` is None for a series without steps. A (step, at) that is there already changes nothing. With `replace`
+    the history of a series from the first given step on gives way to the new points: what a later attempt of a run
+    trains again. Statements: two a batch and one more for the points that were there.
+    """
+    directions, named_units = higher_is_better or {}, units or {}
+    batch = [
+        SeriesPoints(
+            scope=scope,
+            name=name,
+            run_id=run_id,
+            steps=steps,
+            at=at,
+            values=values,
+            unit=named_units.get(name),
+            higher_is_better=directions.get(name),
+            rises=directions.get(name, usually_higher_is_better(name)),
+        )
+        for name, (steps, at, values) in points.items()
+        if len(values)
+    ]
+    if batch:
+        kept = await metrics.keep_series(session, project_id, batch)
+        await write(session, kept, batch, replace=replace)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    accepted: int
+    duplicates: int
+
+
+async def write(
+    session: Session, kept: Sequence[MetricSeries], batch: Sequence[SeriesPoints], *, replace: bool = False
+) -> Written:
+    """Write the points of series that `keep_series` has locked."""
+    before = {series.id: summary_of(series) for series in kept}
+    if replace:
+        before |= await _forget_replaced(session, kept, batch)
+    inserted = await metrics.insert_points(session, [series.id for series in kept], batch) if batch else {}
+    after: dict[UUID, Summary] = {}
+    for series, given in zip(kept, batch, strict=True):
+        if series.id in inserted:
+            new = inserted[series.id].points or Columns(given.steps or [None] * len(given.at), given.at, given.values)
+            after[series.id] = together(before[series.id], summarized(new))
+    if after:
+        await metrics.write_summaries(session, after)
+    for series in kept:
+        if series.id in inserted:
+            session.topics.add(ALL_POINTS)
+            if series.project_id is not None:
+                session.topics.add(project_topic(series.project_id))
+            if series.run_id is not None:
+                session.topics.add(run_topic(series.run_id))
+    accepted = sum(one.new for one in inserted.values())
+    return Written(accepted, sum(len(series.values) for series in batch) - accepted)
+
+
+async def _forget_replaced(
+    session: Session, kept: Sequence[MetricSeries], batch: Sequence[SeriesPoints]
+) -> dict[UUID, Summary]:
+    """Delete what is trained again; the summaries of the series that lost points."""
+    first_steps = {
+        series.id: min(given.steps)
+        for series, given in zip(kept, batch, strict=True)
+        if given.steps and series.last_step is not None and series.last_step >= min(given.steps)
+    }
+    if not first_steps:
+        return {}
+    await metrics.forget_steps_from(session, first_steps)
+    left = await metrics.whole_history(session, list(first_steps))
+    return {id: summarized(left[id]) if id in left else NOTHING for id in first_steps}
+
+
+def summarized(points: Columns) -> Summary:
+    """The summary of some points of one series. The extremes are those of the earliest step that has them."""
+    at: NDArray[np.int64] = np.array(points.at, np.int64)
+    values: NDArray[np.float64] = np.array(points.values, np.float64)
+    stepless = np.array([step is None for step in points.steps])
+    steps: NDArray[np.int64] = np.array([0 if step is None else step for step in points.steps], np.int64)
+    order = np.lexsort((at, steps, stepless))
+    finite = order[np.isfinite(values[order])]
+
+    def step_of(number: int) -> int | None:
+        return None if stepless[number] else int(steps[number])
+
+    last = int(order[-1])
+    summary = NOTHING._replace(
+        point_count=len(values),
+        first_at=int(at.min()),
+        last_at=int(at.max()),
+        last_step=step_of(last),
+        last_point_at=int(at[last]),
+        last_value=float(values[last]),
+    )
+    if not len(finite):
+        return summary
+    low, high = int(finite[np.argmin(values[finite])]), int(finite[np.argmax(values[finite])])
+    with np.errstate(over="ignore"):
+        total = float(values[finite].sum())
+    return summary._replace(
+        finite_count=len(finite),
+        min_value=float(values[low]),
+        min_step=step_of(low),
+        min_at=int(at[low]),
+        max_value=float(values[high]),
+        max_step=step_of(high),
+        max_at=int(at[high]),
+        sum_value=total,
+    )
+
+
+def together(one: Summary, other: Summary) -> Summary:
+    """The summary of two sets of points that have none in common."""
+    if not one.point_count or not other.point_count:
+        return one if one.point_count else other
+    last = max(one, other, key=lambda s: _place(s.last_step, s.last_point_at))
+    low = min(_with_values(one, other), key=lambda s: (s.min_value, _place(s.min_step, s.min_at)), default=NOTHING)
+    high = min(
+        _with_values(one, other), key=lambda s: (-(s.max_value or 0.0), _place(s.max_step, s.max_at)), default=NOTHING
+    )
+    return Summary(
+        point_count=one.point_count + other.point_count,
+        finite_count=one.finite_count + other.finite_count,
+        first_at=min(one.first_at or 0, other.first_at or 0),
+        last_at=max(one.last_at or 0, other.last_at or 0),
+        last_step=last.last_step,
+        last_point_at=last.last_point_at,
+        last_value=last.last_value,
+        min_value=low.min_value,
+        min_step=low.min_step,
+        min_at=low.min_at,
+        max_value=high.max_value,
+        max_step=high.max_step,
+        max_at=high.max_at,
+        sum_value=sum(s.sum_value or 0.0 for s in _with_values(one, other)) if low.finite_count else None,
+    )
+
+
+def _with_values(*summaries: Summary) -> list[Summary]:
+    return [summary for summary in summaries if summary.finite_count]
+
+
+def _place(step: int | None, at: int | None) -> tuple[bool, int, int]:
+    """Where a point stands in its series: those without a step come last."""
+    return step is None, step or 0, at or 0

@@ -1,0 +1,334 @@
+"""Models, the versions that training makes of them, and the aliases by which people and programs choose one."""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from auth.permissions import Permission
+from auth.principals import Principal
+from db import models as queries
+from db import projects, runs
+from db.database import Session
+from db.ids import Kind, global_id, key_of
+from db.rows import AliasChange, Json, Model, ModelVersion, Tags, TrainingRun
+from db.vocabulary import EventType, ModelVersionStatus, TrainingRunStatus
+from domain.idempotency import recall, remember
+from domain.refusals import AlreadyExists, Invalid, InvalidState, Refused, StaleRevision, not_found
+from domain.texts import checked_tags, checked_text
+from events.log import publish, user_actor
+from ml.messages import TrainResult
+
+MODEL = "model.txt"
+MANIFEST = "manifest.json"
+_SOURCE = ("input", "from")
+_WITH_MODEL = (TrainingRunStatus.SUCCEEDED, TrainingRunStatus.CANCELED)
+
+
+def outcome_of(result: TrainResult, keys: Mapping[str, str]) -> Json | None:
+    """What a run keeps of its training (`training_runs.outcome`), all that a model version is made of.
+
+    `keys` are the object keys of the files of `result`, by path. None when no model was kept.
+    """
+    if result.manifest is None:
+        return None
+    return {
+        "files": {
+            file.path: {"key": keys[file.path], "sha256": file.sha256, "size_bytes": file.size_bytes}
+            for file in result.files
+        },
+        **{part: result.manifest[part] for part in ("signature", "importance", "evaluations")},
+    }
+
+
+async def create_model(
+    session: Session,
+    actor: Principal,
+    *,
+    project_id: str,
+    name: str,
+    description: str | None,
+    task: str,
+    tags: Tags,
+) -> Model:
+    """Make a model without versions. Raises `Refused` when the project has one of this name."""
+    checked_text(name, "input", "name", max_length=200)
+    checked_text(description, "input", "description")
+    checked_tags(tags, "input", "tags")
+    key = key_of(project_id, Kind.PROJECT) if actor.may(Permission.PROJECT_READ) else None
+    if key is None or key not in await projects.by_ids(session, [key]):
+        raise Refused(not_found("project", project_id, "input", "projectId"))
+    model = await queries.insert_unless_taken(
+        session,
+        project_id=key,
+        name=name,
+        description=description,
+        task=task,
+        tags=tags,
+        created_by=actor.user_id,
+    )
+    if model is None:
+        raise Refused(
+            AlreadyExists(
+                message=f"The project has a model named {name!r} already.",
+                path=("input", "name"),
+                existing=await queries.by_name(session, key, name),
+            )
+        )
+    await publish(session, EventType.MODEL_CREATED, model.id, project_id=key, actor=user_actor(actor.user_id))
+    return model
+
+
+async def create_version(
+    session: Session,
+    actor: Principal,
+    *,
+    model_id: str,
+    run_id: str | None,
+    upload_id: str | None,
+    copy_of_version_id: str | None,
+    description: str | None,
+    tags: Tags,
+    idempotency_key: str | None,
+) -> ModelVersion:
+    """Make the next version of a model from what a run trained, or from another version of the same task.
+
+    Raises `Refused` when the source cannot become a version of this model.
+    """
+    told = [model_id, run_id, upload_id, copy_of_version_id, description, tags]
+    known = await recall(session, actor, "createModelVersion", idempotency_key, told)
+    if known is not None:
+        return (await queries.versions_by_ids(session, [known]))[known]
+    checked_text(description, "input", "description")
+    checked_tags(tags, "input", "tags")
+    model = await _locked(session, actor, model_id)
+    if run_id is not None:
+        version = await _from_run(session, actor, model, run_id, description=description, tags=tags)
+    elif copy_of_version_id is not None:
+        version = await _copy(session, actor, model, copy_of_version_id, description=description, tags=tags)
+    else:
+        raise Refused(
+            Invalid(
+                message="Uploaded files cannot become a model version yet: name the run that trained the model, or "
+                "another version.",
+                path=(*_SOURCE, "uploadId"),
+                allowed=["runId", "copyOfVersionId"],
+            )
+        )
+    await remember(session, actor, "createModelVersion", idempotency_key, told, version.id)
+    return version
+
+
+async def _locked(session: Session, actor: Principal, model_id: str) -> Model:
+    """The model of the input, held by this transaction. Raises `Refused`."""
+    key = key_of(model_id, Kind.MODEL) if actor.may(Permission.MODEL_READ) else None
+    model = await queries.lock(session, key) if key is not None else None
+    if model is None:
+        raise Refused(not_found("model", model_id, "input", "modelId"))
+    return model
+
+
+async def _from_run(
+    session: Session, actor: Principal, model: Model, run_id: str, *, description: str | None, tags: Tags
+) -> ModelVersion:
+    path = (*_SOURCE, "runId")
+    key = key_of(run_id, Kind.RUN) if actor.may(Permission.RUN_READ) else None
+    run = (await runs.by_ids(session, [key])).get(key) if key is not None else None
+    if run is None or run.project_id != model.project_id:
+        raise Refused(not_found("training run in the project of the model", run_id, *path))
+    outcome = await queries.outcome(session, run.id) if run.status in _WITH_MODEL else None
+    if outcome is None:
+        raise Refused(
+            InvalidState(
+                message="This run has no model: only one that succeeded, or was canceled and kept its best, has.",
+                path=path,
+                current_state=run.status,
+                allowed_states=list(_WITH_MODEL),
+            )
+        )
+    _checked_task(model, run.spec["task"], path)
+    return await create_version_of_run(
+        session,
+        run=run,
+        model=model,
+        outcome=outcome,
+        description=description,
+        tags=tags,
+        created_by=actor.user_id,
+        actor=user_actor(actor.user_id),
+    )
+
+
+async def create_version_of_run(
+    session: Session,
+    *,
+    run: TrainingRun,
+    model: Model,
+    outcome: Json,
+    description: str | None,
+    tags: Tags,
+    created_by: UUID | None,
+    actor: str,
+    alias: str | None = None,
+) -> ModelVersion:
+    """The next version of `model`, READY, from what `run` left (see `outcome_of`); `alias` then points at it.
+
+    The version shares the run's files, which never change. The caller has checked that project and task are the same.
+    """
+    await queries.lock(session, model.id)
+    model_file, manifest_file = outcome["files"][MODEL], outcome["files"][MANIFEST]
+    version = await queries.insert_version(
+        session,
+        model.id,
+        status=ModelVersionStatus.READY,
+        description=description,
+        tags=tags,
+        run_id=run.id,
+        trained_on_id=run.dataset_version_id,
+        signature=outcome["signature"],
+        params=run.params,
+        importance=outcome["importance"],
+        model_key=model_file["key"],
+        sha256=model_file["sha256"],
+        size_bytes=model_file["size_bytes"],
+        manifest_key=manifest_file["key"],
+        manifest_sha256=manifest_file["sha256"],
+        created_by=created_by,
+    )
+    for split in ("test", "validation"):
+        found = [evaluation for evaluation in outcome["evaluations"] if evaluation["split"] == split]
+        other = run.validation_dataset_version_id if split == "validation" else None
+        evaluated_on = other or run.dataset_version_id
+        if evaluated_on is not None:
+            await queries.insert_evaluations(session, version, evaluated_on, found)
+    await _published(session, model, version, actor)
+    if alias is not None:
+        await _move(session, model, alias, version.id, set_by=created_by, actor=actor, reason=None)
+    return version
+
+
+async def _copy(
+    session: Session, actor: Principal, model: Model, source_id: str, *, description: str | None, tags: Tags
+) -> ModelVersion:
+    path = (*_SOURCE, "copyOfVersionId")
+    key = key_of(source_id, Kind.MODEL_VERSION)
+    source = (await queries.versions_by_ids(session, [key])).get(key) if key is not None else None
+    if source is None:
+        raise Refused(not_found("model version", source_id, *path))
+    if source.status != ModelVersionStatus.READY:
+        raise Refused(
+            InvalidState(
+                message="Only a version that is ready can be copied.",
+                path=path,
+                current_state=source.status,
+                allowed_states=[ModelVersionStatus.READY],
+            )
+        )
+    _checked_task(model, (await queries.by_ids(session, [source.model_id]))[source.model_id].task, path)
+    version = await queries.insert_version_copy(
+        session, model.id, source.id, description=description, tags=tags, created_by=actor.user_id
+    )
+    await queries.copy_evaluations(session, source.id, version)
+    await _published(session, model, version, user_actor(actor.user_id))
+    return version
+
+
+def _checked_task(model: Model, task: str, path: tuple[str, ...]) -> None:
+    if task != model.task:
+        raise Refused(
+            Invalid(
+                message=f"This was trained for {task}, and the model {model.name!r} is for {model.task}.",
+                path=path,
+                allowed=model.task,
+            )
+        )
+
+
+async def _published(session: Session, model: Model, version: ModelVersion, actor: str) -> None:
+    await publish(session, EventType.MODEL_VERSION_CREATED, version.id, project_id=model.project_id, actor=actor)
+
+
+async def set_alias(
+    session: Session,
+    actor: Principal,
+    *,
+    model_id: str,
+    alias: str,
+    version_id: str,
+    expected_version_id: str | None,
+    reason: str | None,
+) -> tuple[Model, AliasChange | None]:
+    """Point an alias at a version; the change is None when it points there already.
+
+    With `expected_version_id` it is compare-and-swap: raises `Refused(StaleRevision)` when the alias points elsewhere.
+    """
+    checked_text(reason, "input", "reason")
+    model = await _locked(session, actor, model_id)
+    key = key_of(version_id, Kind.MODEL_VERSION)
+    version = (await queries.versions_by_ids(session, [key])).get(key) if key is not None else None
+    if version is None or version.model_id != model.id:
+        raise Refused(not_found("version of this model", version_id, "input", "versionId"))
+    if version.status != ModelVersionStatus.READY:
+        raise Refused(
+            InvalidState(
+                message="An alias points at a version that is ready.",
+                path=("input", "versionId"),
+                current_state=version.status,
+                allowed_states=[ModelVersionStatus.READY],
+            )
+        )
+    if expected_version_id is not None:
+        current = await queries.holder(session, model.id, alias)
+        if current is None or global_id(Kind.MODEL_VERSION, current) != expected_version_id:
+            held = (await queries.versions_by_ids(session, [current])).get(current) if current else None
+            where = f"version {held.number}" if held else "no version"
+            raise Refused(
+                StaleRevision(
+                    message=f"The alias {alias!r} points at {where} by now, not at the one expected.",
+                    path=("input", "expectedVersionId"),
+                    current_revision=model.revision,
+                    current=held,
+                )
+            )
+    return await _move(
+        session, model, alias, version.id, set_by=actor.user_id, actor=user_actor(actor.user_id), reason=reason
+    )
+
+
+async def remove_alias(
+    session: Session, actor: Principal, *, model_id: str, alias: str, reason: str | None
+) -> tuple[Model, AliasChange | None]:
+    """Take an alias away. Raises `Refused` when the model has none of this name."""
+    checked_text(reason, "input", "reason")
+    model = await _locked(session, actor, model_id)
+    if await queries.holder(session, model.id, alias) is None:
+        raise Refused(not_found("alias of this model", None, "input", "alias"))
+    return await _move(
+        session, model, alias, None, set_by=actor.user_id, actor=user_actor(actor.user_id), reason=reason
+    )
+
+
+async def _move(
+    session: Session,
+    model: Model,
+    alias: str,
+    to_id: UUID | None,
+    *,
+    set_by: UUID | None,
+    actor: str,
+    reason: str | None,
+) -> tuple[Model, AliasChange | None]:
+    from_id = await queries.holder(session, model.id, alias)
+    if from_id == to_id:
+        return model, None
+    moved, change = await queries.move_alias(
+        session, model.id, alias, from_id=from_id, to_id=to_id, set_by=set_by, actor=actor, reason=reason
+    )
+    names = [None if id is None else global_id(Kind.MODEL_VERSION, id) for id in (from_id, to_id)]
+    await publish(
+        session,
+        EventType.MODEL_ALIAS_CHANGED,
+        model.id,
+        project_id=model.project_id,
+        actor=actor,
+        changes={alias: names},
+    )
+    return moved, change

@@ -1,0 +1,113 @@
+"""Signing in, staying signed in, signing out."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from auth import passwords
+from auth.tokens import TokenIssuer, new_refresh_token, refresh_digest
+from db import access, users
+from db.database import Database, Session
+from db.vocabulary import EventType, UserStatus
+from domain.refusals import ErrorCode, NotAuthenticated, Refused
+from events.log import publish, user_actor
+
+_HASHING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
+
+
+class Tokens(NamedTuple):
+    """What a client holds of a session: the access token, and the refresh token that renews it."""
+
+    user_id: UUID
+    session_id: UUID
+    access_token: str
+    access_token_expires_at: datetime
+    refresh_token: str
+    refresh_token_expires_at: datetime
+    token_type: str = "Bearer"  # noqa: S105
+
+
+async def login(
+    db: Database,
+    issuer: TokenIssuer,
+    *,
+    username: str,
+    password: str,
+    lifetime: timedelta,
+    ip_address: str | None,
+    user_agent: str | None,
+) -> Tokens:
+    """Open a session. Raises `Refused` with one and the same answer for an unknown user and a wrong password."""
+    async with db.reading() as session:
+        account = await users.password_of(session, username)
+    user_id, stored, status = account or (None, None, None)
+    right = await check_password(password, stored)
+    if user_id is None or not right or status != UserStatus.ACTIVE:
+        raise Refused(NotAuthenticated(message="Username or password is wrong.", path=("input", "username")))
+    async with db.transaction() as session:
+        opened = await access.open_session(
+            session, user_id=user_id, lifetime=lifetime, ip_address=ip_address, user_agent=user_agent
+        )
+        await users.note_seen(session, user_id)
+        return await _tokens(session, issuer, user_id, opened.id, opened.expires_at)
+
+
+async def refresh(db: Database, issuer: TokenIssuer, *, refresh_token: str, lifetime: timedelta) -> Tokens:
+    """New tokens for an old refresh token, which is used up by it.
+
+    Raises `Refused` when the token is unknown, was used before, or its session is over. A token that comes back after
+    its use was stolen or copied: the whole session ends.
+    """
+    digest = refresh_digest(refresh_token)
+    async with db.transaction() as session:
+        known = await access.lock_refresh_token(session, digest)
+        if known is not None and known.used_at is None and known.revoked_at is None:
+            expires_at = await access.use_refresh_token(session, digest, known.session_id, lifetime)
+            if known.status == UserStatus.ACTIVE and known.expires_at > expires_at - lifetime:
+                return await _tokens(session, issuer, known.user_id, known.session_id, expires_at)
+        if known is not None and known.revoked_at is None:
+            await access.revoke_sessions(session, known.user_id, only=known.session_id)
+            await publish(
+                session,
+                EventType.SESSION_REVOKED,
+                known.user_id,
+                project_id=None,
+                actor=user_actor(known.user_id),
+            )
+    raise Refused(
+        NotAuthenticated(
+            code=ErrorCode.TOKEN_EXPIRED,
+            message="This refresh token is not valid any more. Sign in again.",
+            path=("input", "refreshToken"),
+        )
+    )
+
+
+async def logout(session: Session, *, user_id: UUID, session_id: UUID, everywhere: bool) -> int:
+    """End this session, or every session of the user; how many ended."""
+    ended = await access.revoke_sessions(session, user_id, only=None if everywhere else session_id)
+    if ended:
+        await publish(session, EventType.SESSION_REVOKED, user_id, project_id=None, actor=user_actor(user_id))
+    return ended
+
+
+async def check_password(password: str, stored: str | None) -> bool:
+    """Compare in a thread of its own: argon2 takes a fifth of a second."""
+    if len(password) > passwords.MAX_LENGTH:
+        password, stored = "", None
+    return await asyncio.get_running_loop().run_in_executor(_HASHING, passwords.matches, password, stored)
+
+
+async def digest_password(password: str) -> str:
+    return await asyncio.get_running_loop().run_in_executor(_HASHING, passwords.digest, password)
+
+
+async def _tokens(
+    session: Session, issuer: TokenIssuer, user_id: UUID, session_id: UUID, expires_at: datetime
+) -> Tokens:
+    refresh_token = new_refresh_token()
+    await access.add_refresh_token(session, session_id, refresh_digest(refresh_token))
+    access_token, access_expires_at = issuer.issue(user_id, session_id)
+    return Tokens(user_id, session_id, access_token, access_expires_at, refresh_token, expires_at)

@@ -1,0 +1,1 @@
+"""The servers that `headai up` starts when no URL is given: PostgreSQL, Valkey and SeaweedFS from wheels."""

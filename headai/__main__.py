@@ -1,0 +1,5 @@
+"""`python -m headai` is the `headai` command."""
+
+from headai.cli import main
+
+main()

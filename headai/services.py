@@ -1,0 +1,76 @@
+"""What a process of the API holds: connections to every part, opened together and closed together."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from auth.tokens import TokenIssuer
+from db import access, events
+from db.database import Database
+from events.wakeups import Wakeups, redis_of
+from headai import __version__
+from headai.settings import Settings
+from headai.signing_key import signing_key_pem
+from ml.processes import ChildPool, Template
+from monitoring import statements
+from monitoring.health import Component, HealthChecks
+from resolvers.context import Limits, Services
+from resolvers.service import schema_hash
+from schema.build import sdl
+from storage.copies import LocalCopies
+from storage.objects import ObjectStore
+from workers.presence import check_workers
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Connect to everything. Raises `DatabaseUnavailable`; the other parts may come and go."""
+    async with AsyncExitStack() as stack:
+        redis = redis_of(settings.redis_url)
+        stack.push_async_callback(redis.aclose)
+        wakeups = await stack.enter_async_context(Wakeups(redis))
+        db = await stack.enter_async_context(
+            Database(
+                settings.database_url,
+                pool_size=settings.database_pool_size,
+                ring=wakeups.ring,
+                watch=statements.sent,
+            )
+        )
+        store = await stack.enter_async_context(ObjectStore.open(settings.store()))
+        template = Template()
+        stack.push_async_callback(template.close)
+        children = ChildPool(template, size=2)
+        stack.push_async_callback(children.close)
+        async with db.transaction() as session:
+            await access.keep_built_in_roles(session)
+            epoch = await events.epoch(session)
+
+        async def database_answers() -> None:
+            async with db.reading() as session:
+                await events.epoch(session)
+
+        yield Services(
+            db=db,
+            wakeups=wakeups,
+            store=store,
+            copies=LocalCopies(store, settings.home / "models"),
+            children=children,
+            tokens=TokenIssuer.from_pem(signing_key_pem(settings), settings.access_token_lifetime),
+            health=HealthChecks(
+                [
+                    Component(name="database", check=database_answers, needed=True),
+                    Component(name="redis", check=redis.ping),
+                    Component(name="storage", check=store.ping),
+                    Component(name="worker", check=lambda: check_workers(db)),
+                ]
+            ),
+            limits=Limits(
+                event_retention=settings.event_retention, refresh_token_lifetime=settings.refresh_token_lifetime
+            ),
+            epoch=epoch,
+            version=__version__,
+            instance=socket.gethostname(),
+            schema_hash=schema_hash(sdl()),
+            introspection=settings.introspection,
+        )

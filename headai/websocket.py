@@ -1,0 +1,213 @@
+"""Operations over a WebSocket at /graphql: the protocol graphql-transport-ws.
+
+Source: https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md. The token comes in the payload of
+`connection_init` as `{"authorization": "Bearer …"}`, and is renewed on the living socket by a `ping` with the same
+payload. When the token runs out the socket closes with 4403, and clients connect again with a new one.
+"""
+
+import asyncio
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from db.database import DatabaseUnavailable
+from headai.authentication import NOBODY, Caller, authenticate, context_for, reload
+from headai.http import unavailable
+from headai.requests import BadRequest, Operation, decoded, encoded
+from monitoring.metrics import METRICS
+from resolvers.context import Services
+from schema.execution import stream
+from schema.failures import Code
+
+PROTOCOL = "graphql-transport-ws"
+INIT_SECONDS = 10.0
+MAX_ID = 128
+
+
+class Closed(Exception):
+    """The socket has to close; the code and the reason are the protocol's."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class GraphQLSocket:
+    """The ASGI side: one connection a call."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._socket = WebSocket(scope, receive, send)
+
+    def __await__(self) -> Any:
+        return self._serve().__await__()
+
+    async def _serve(self) -> None:
+        if PROTOCOL not in self._socket.scope.get("subprotocols", []):
+            await self._socket.accept()
+            await self._socket.close(4406, f"Speak the subprotocol {PROTOCOL}.")
+            return
+        await self._socket.accept(PROTOCOL)
+        METRICS.connection_opened("websocket")
+        try:
+            await Connection(self._socket).serve()
+        finally:
+            METRICS.connection_closed("websocket")
+
+
+class Connection:
+    """One open socket: who is on it, and what runs on it."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._services: Services = socket.state.services
+        self._caller: Caller = NOBODY
+        self._acknowledged = False
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+
+    async def serve(self) -> None:
+        silence = asyncio.get_running_loop().call_later(
+            INIT_SECONDS, self._close_soon, 4408, "Send connection_init first."
+        )
+        try:
+            while True:
+                await self._handle(await self._message())
+                if self._acknowledged:
+                    silence.cancel()
+        except Closed as closed:
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.close(closed.code, str(closed))
+        except WebSocketDisconnect:
+            pass
+        finally:
+            silence.cancel()
+            if self._expiry is not None:
+                self._expiry.cancel()
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _message(self) -> dict[str, Any]:
+        received = await self._socket.receive()
+        if received["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(received.get("code", 1005))
+        if received.get("text") is None:
+            raise Closed(4400, "Messages are JSON text.")
+        try:
+            message = decoded(received["text"])
+        except BadRequest as error:
+            raise Closed(4400, "A message is not JSON.") from error
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise Closed(4400, "A message is a JSON object with a type.")
+        return message
+
+    async def _handle(self, message: dict[str, Any]) -> None:
+        payload = message.get("payload")
+        match message["type"]:
+            case "connection_init":
+                if self._acknowledged:
+                    raise Closed(4429, "Too many initialisation requests")
+                await self._sign_in(payload)
+                self._acknowledged = True
+                await self._send({"type": "connection_ack"})
+            case "ping":
+                if isinstance(payload, dict) and "authorization" in payload:
+                    await self._sign_in(payload)
+                await self._send({"type": "pong"})
+            case "pong":
+                pass
+            case "subscribe":
+                self._subscribe(self._id_of(message), payload)
+            case "complete":
+                task = self._running.pop(self._id_of(message), None)
+                if task is not None:
+                    task.cancel()
+            case other:
+                raise Closed(4400, f"There is no message of type {other[:40]!r}.")
+
+    @staticmethod
+    def _id_of(message: dict[str, Any]) -> str:
+        id_ = message.get("id")
+        if not isinstance(id_, str) or not 0 < len(id_) <= MAX_ID:
+            raise Closed(4400, f"The id of an operation is a string of 1 to {MAX_ID} characters.")
+        return id_
+
+    async def _sign_in(self, payload: Any) -> None:
+        given = payload.get("authorization") if isinstance(payload, dict) else None
+        try:
+            caller = await authenticate(self._services, given if isinstance(given, str) else None)
+        except DatabaseUnavailable as error:
+            raise Closed(1013, "The database cannot be reached.") from error
+        if caller.rejected is not None:
+            raise Closed(4403, caller.rejected)
+        self._caller = caller
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if caller.until is not None:
+            seconds = (caller.until - datetime.now(UTC)).total_seconds()
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(seconds, self._close_soon, 4403, "The access token has expired.")
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        closing = asyncio.ensure_future(self._close(code, reason))
+        closing.add_done_callback(lambda done: done.exception())
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await self._socket.close(code, reason)
+
+    def _subscribe(self, id_: str, payload: Any) -> None:
+        if not self._acknowledged:
+            raise Closed(4401, "Unauthorized")
+        if id_ in self._running:
+            raise Closed(4409, f"Subscriber for {id_} already exists")
+        self._running[id_] = asyncio.create_task(self._run(id_, payload))
+
+    async def _run(self, id_: str, payload: Any) -> None:
+        """One operation, to its end or until it is cancelled."""
+        try:
+            refusal = await self._deliver(id_, payload)
+            if refusal is not None:
+                await self._send({"id": id_, "type": "error", "payload": refusal})
+            else:
+                await self._send({"id": id_, "type": "complete"})
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+        finally:
+            if self._running.get(id_) is asyncio.current_task():
+                del self._running[id_]
+
+    async def _deliver(self, id_: str, payload: Any) -> list[dict[str, Any]] | None:
+        """Send what the operation yields; the errors that kept it from running at all."""
+        most = self._services.limits.max_subscriptions_per_connection
+        if len(self._running) > most:
+            return _bad(f"At most {most} operations run on one connection.")
+        try:
+            operation = Operation.of(payload)
+            if self._caller.claims is not None:
+                self._caller = await reload(self._services, self._caller.claims)
+        except BadRequest as error:
+            return _bad(str(error))
+        except DatabaseUnavailable:
+            errors: list[dict[str, Any]] = unavailable()["errors"]
+            return errors
+        context = context_for(self._services, self._socket, self._caller)
+        results = stream(operation.query, operation.variables, operation.name, context)
+        async with aclosing(results):
+            async for response, executed in results:
+                if not executed:
+                    refused: list[dict[str, Any]] = response["errors"]
+                    return refused
+                await self._send({"id": id_, "type": "next", "payload": response})
+                METRICS.events_delivered(operation.name or "anonymous", 1)
+        return None
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._socket.send_text(encoded(message).decode())
+
+
+def _bad(message: str) -> list[dict[str, Any]]:
+    return [{"message": message, "extensions": {"code": Code.BAD_REQUEST}}]

@@ -1,0 +1,183 @@
+"""Thinning a metric's history to what a chart can show, without hiding what happened.
+
+A history is three columns of equal length: steps (or none), times in epoch milliseconds, values. Buckets are of equal
+width along an axis; extremes and means are those of the finite values. Everything here is deterministic.
+
+LTTB is Largest-Triangle-Three-Buckets: Sveinn Steinarsson, Downsampling Time Series for Visual Representation, 2013,
+section 4.2.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Method(StrEnum):
+    """MIN_MAX keeps the first and the last point and every bucket's extremes; LTTB keeps the shape, the first and the
+    last; AVG and LAST put one point in the place of a bucket."""
+
+    MIN_MAX = "MIN_MAX"
+    LTTB = "LTTB"
+    AVG = "AVG"
+    LAST = "LAST"
+    NONE = "NONE"
+
+
+class Axis(StrEnum):
+    """Along what buckets are of equal width. TIME: buckets begin at multiples of their width, so that histories line
+    up; RELATIVE_TIME: they begin at the history's own first point. Without steps STEP is RELATIVE_TIME."""
+
+    STEP = "STEP"
+    TIME = "TIME"
+    RELATIVE_TIME = "RELATIVE_TIME"
+
+
+class History(NamedTuple):
+    """Points of one metric; `stepless` marks those without a step (their entry in `steps` means nothing)."""
+
+    steps: Ints
+    stepless: NDArray[np.bool_]
+    at: Ints
+    values: Floats
+
+
+class Thinned(NamedTuple):
+    """What is left of a history. `width` is that of a bucket in milliseconds, when buckets are of time.
+
+    `low`, `high` and `counts` are given when a point stands for a bucket: the range of its finite values (NaN when it
+    has none) and the number of its points.
+    """
+
+    history: History
+    method: Method
+    width: int | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    counts: Ints | None = None
+
+
+class _Buckets(NamedTuple):
+    """Where each bucket that holds a point begins, in points sorted along the axis."""
+
+    starts: Ints
+    lengths: Ints
+    width: int | None
+
+
+def thinned(history: History, *, max_points: int, method: Method, axis: Axis) -> Thinned:
+    """At most `max_points` (two or more) points of a history, in the order of the axis.
+
+    A history that is short enough comes back whole, with the method NONE.
+    """
+    size = len(history.at)
+    if method is Method.NONE or size <= max_points:
+        return Thinned(history, Method.NONE)
+    by_step = axis is Axis.STEP and not history.stepless.any()
+    along = history.steps if by_step else history.at
+    if not by_step and (np.diff(along) < 0).any():
+        order = np.argsort(along, kind="stable")
+        history, along = _taken(history, order), along[order]
+    if method is Method.LTTB:
+        return Thinned(_taken(history, _largest_triangles(along, history.values, max_points)), method)
+    most = (max_points - 2) // 2 if method is Method.MIN_MAX else max_points
+    if not most:
+        return Thinned(_taken(history, np.array([0, size - 1])), method)
+    buckets = _buckets(along, most, timed=not by_step, aligned=axis is Axis.TIME)
+    lowest, highest = _extremes(history.values, buckets)
+    if method is Method.MIN_MAX:
+        kept = np.unique(np.concatenate((np.array([0, size - 1]), lowest, highest)))
+        return Thinned(_taken(history, kept), method, buckets.width)
+    if method is Method.LAST:
+        represented = _taken(history, buckets.starts + buckets.lengths - 1)
+    else:
+        represented = _taken(history, buckets.starts)._replace(values=_means(history.values, buckets))
+    return Thinned(
+        represented,
+        method,
+        buckets.width,
+        low=_finite_or_nan(history.values[lowest]),
+        high=_finite_or_nan(history.values[highest]),
+        counts=buckets.lengths,
+    )
+
+
+def _taken(history: History, which: Ints) -> History:
+    return History(history.steps[which], history.stepless[which], history.at[which], history.values[which])
+
+
+def _buckets(along: Ints, most: int, *, timed: bool, aligned: bool) -> _Buckets:
+    """At most `most` buckets over sorted positions."""
+    span = int(along[-1]) - int(along[0]) + 1
+    if aligned and most > 1:
+        width = -(-span // (most - 1))
+        numbers = along // width
+    else:
+        width = -(-span // most)
+        numbers = (along - along[0]) // width
+    starts = np.flatnonzero(np.concatenate((np.array([True]), np.diff(numbers) != 0)))
+    return _Buckets(starts, np.diff(np.append(starts, len(along))), width if timed else None)
+
+
+def _extremes(values: Floats, buckets: _Buckets) -> tuple[Ints, Ints]:
+    """The index of each bucket's lowest and highest finite value, the first of equals; without one, its first point."""
+    finite = np.isfinite(values)
+    lows, highs = np.where(finite, values, np.inf), np.where(finite, values, -np.inf)
+    return _first_equal(lows, np.minimum.reduceat(lows, buckets.starts), buckets), _first_equal(
+        highs, np.maximum.reduceat(highs, buckets.starts), buckets
+    )
+
+
+def _first_equal(values: Floats, wanted: Floats, buckets: _Buckets) -> Ints:
+    hits = np.flatnonzero(values == np.repeat(wanted, buckets.lengths))
+    return hits[np.searchsorted(hits, buckets.starts)]
+
+
+def _means(values: Floats, buckets: _Buckets) -> Floats:
+    """The mean of each bucket's finite values; NaN without one."""
+    finite = np.isfinite(values)
+    counts = np.add.reduceat(finite.astype(np.int64), buckets.starts)
+    kept = np.where(finite, values, 0.0)
+    with np.errstate(all="ignore"):
+        means = np.add.reduceat(kept, buckets.starts) / counts
+        if not np.isfinite(means[counts > 0]).all():  # the sum is beyond the largest double, the mean is not
+            means = np.add.reduceat(kept / np.repeat(counts, buckets.lengths), buckets.starts)
+    return np.where(counts > 0, means, np.nan)
+
+
+def _finite_or_nan(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _largest_triangles(along: Ints, values: Floats, max_points: int) -> Ints:
+    """The indexes that LTTB keeps: the first, the last, and of each bucket between them the point that spans the
+    largest triangle with the one kept before and the mean of the next bucket. Points that are not finite are passed
+    over."""
+    last = len(values) - 1
+    inner = np.flatnonzero(np.isfinite(values[1:-1])) + 1
+    if max_points == 2 or len(inner) <= max_points - 2:
+        return np.concatenate((np.array([0]), inner[: max(0, max_points - 2)], np.array([last])))
+    x = (along - along[0]).astype(np.float64)
+    y = values.copy()
+    for end, nearest in ((0, inner[0]), (last, inner[-1])):
+        if not np.isfinite(y[end]):
+            y[end] = y[nearest]
+    y /= max(1.0, float(np.abs(y[inner]).max()), abs(float(y[0])), abs(float(y[last])))
+    edges = np.linspace(0, len(inner), max_points - 1).astype(np.int64)
+    counts = np.diff(edges)
+    mean_x = np.append(np.add.reduceat(x[inner], edges[:-1]) / counts, x[last])
+    mean_y = np.append(np.add.reduceat(y[inner], edges[:-1]) / counts, y[last])
+    kept = np.empty(max_points, np.int64)
+    kept[0], kept[-1] = 0, last
+    before = 0
+    for bucket in range(max_points - 2):
+        mine = inner[edges[bucket] : edges[bucket + 1]]
+        next_x, next_y = mean_x[bucket + 1], mean_y[bucket + 1]
+        areas = np.abs((x[before] - next_x) * (y[mine] - y[before]) - (x[before] - x[mine]) * (next_y - y[before]))
+        before = int(mine[np.argmax(areas)])
+        kept[bucket + 1] = before
+    return kept

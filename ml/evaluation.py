@@ -1,0 +1,231 @@
+"""How good predictions are: metrics, confusion matrix and importance, as scikit-learn defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.algorithm import METRICS
+from ml.preparation import Floats, Part, Prepared, matrix
+from ml.spec import Task, TrainingSpec
+
+EXTRA_METRICS: dict[Task, tuple[str, ...]] = {
+    Task.BINARY_CLASSIFICATION: ("auc", "average_precision", "binary_logloss", "accuracy", "f1"),
+    Task.MULTICLASS_CLASSIFICATION: ("multi_logloss", "accuracy", "f1"),
+    Task.REGRESSION: ("rmse", "mae", "r2"),
+}
+_EPS = 1e-15
+_PREDICT_ROWS = 100_000
+_SHAP_BUDGET = 3_000_000
+_PERMUTATION_BUDGET = 10_000_000
+_PERMUTED_FEATURES = 200
+
+Labels = NDArray[np.int64]
+
+
+def weighted_confusion(y: Floats, predicted: Labels, classes: int, weight: Floats | None) -> Floats:
+    """A square table of sums of weights: actual, then predicted."""
+    cells = y.astype(np.int64) * classes + predicted
+    return np.bincount(cells, weights=weight, minlength=classes * classes).reshape(classes, classes).astype(np.float64)
+
+
+def f1(y: Floats, predicted: Labels, classes: int, weight: Floats | None) -> float:
+    """F1 of the second class of two; the unweighted mean over the classes of more (scikit-learn's macro)."""
+    table = weighted_confusion(y, predicted, classes, weight)
+    hits = np.diag(table)
+    total = table.sum(axis=0) + table.sum(axis=1)
+    scores = np.divide(2.0 * hits, total, out=np.zeros(classes), where=total > 0)
+    if classes == 2:
+        return float(scores[1])
+    return float(scores[total > 0].mean())
+
+
+def auc(y: Floats, score: Floats, weight: Floats | None) -> float:
+    """Area under the ROC curve, ties counted half; NaN when one class is absent."""
+    positive, negative = _by_threshold(y, score, weight)
+    if positive.sum() == 0 or negative.sum() == 0:
+        return float("nan")
+    below = np.cumsum(negative) - negative
+    return float((positive * (negative.sum() - below - negative / 2.0)).sum() / (positive.sum() * negative.sum()))
+
+
+def average_precision(y: Floats, score: Floats, weight: Floats | None) -> float:
+    """Sum over thresholds of precision times the step in recall."""
+    positive, negative = _by_threshold(y, score, weight)
+    if positive.sum() == 0:
+        return float("nan")
+    hits = np.cumsum(positive)
+    precision = hits / (hits + np.cumsum(negative))
+    return float((precision * positive).sum() / positive.sum())
+
+
+def _by_threshold(y: Floats, score: Floats, weight: Floats | None) -> tuple[Floats, Floats]:
+    """Weights of positives and of negatives at each distinct score, highest first."""
+    weights = np.ones_like(y) if weight is None else weight
+    _, at = np.unique(-score, return_inverse=True)
+    positive: Floats = np.bincount(at, weights=weights * (y == 1)).astype(np.float64)
+    negative: Floats = np.bincount(at, weights=weights * (y != 1)).astype(np.float64)
+    return positive, negative
+
+
+def compute(name: str, y: Floats, predicted: Floats, weight: Floats | None) -> float:
+    """One metric by its canonical name; `predicted` is n probabilities or values, or n rows of class probabilities."""
+
+    def mean(values: Floats) -> float:
+        return float(np.average(values, weights=weight))
+
+    if name in ("rmse", "mse", "mae", "mape", "r2"):
+        error = predicted - y
+        if name == "mae":
+            return mean(np.abs(error))
+        if name == "mape":
+            return mean(np.abs(error) / np.maximum(1.0, np.abs(y)))
+        mse = mean(error**2)
+        if name == "mse":
+            return mse
+        if name == "rmse":
+            return float(np.sqrt(mse))
+        spread = mean((y - np.average(y, weights=weight)) ** 2)
+        return 1.0 - mse / spread if spread > 0 else float("nan")
+    if name == "auc":
+        return auc(y, predicted, weight)
+    if name == "average_precision":
+        return average_precision(y, predicted, weight)
+    chosen = choose(predicted)
+    if name == "f1":
+        return f1(y, chosen, 2 if predicted.ndim == 1 else predicted.shape[1], weight)
+    if name in ("accuracy", "binary_error", "multi_error"):
+        right = mean((chosen == y).astype(np.float64))
+        return right if name == "accuracy" else 1.0 - right
+    if name == "binary_logloss":
+        likelihood = np.where(y == 1, predicted, 1.0 - predicted)
+        return -mean(np.log(np.clip(likelihood, _EPS, 1.0)))
+    if name == "multi_logloss":
+        likelihood = predicted[np.arange(len(y)), y.astype(np.int64)]
+        return -mean(np.log(np.clip(likelihood, _EPS, 1.0)))
+    raise ValueError(name)
+
+
+def choose(predicted: Floats) -> Labels:
+    """The index of the predicted label: above one half, or the most probable."""
+    if predicted.ndim == 1:
+        return (predicted > 0.5).astype(np.int64)
+    best: Labels = predicted.argmax(axis=1).astype(np.int64)
+    return best
+
+
+def predict_part(booster: lgb.Booster, part: Part) -> Floats:
+    """Predictions of all rows of a part, in bounded memory."""
+    count = len(part.y)
+    pieces = [
+        np.asarray(booster.predict(matrix(part, np.arange(at, min(at + _PREDICT_ROWS, count), dtype=np.int64))))
+        for at in range(0, count, _PREDICT_ROWS)
+    ]
+    return np.concatenate(pieces)
+
+
+def evaluate(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared, part: Part, split: str) -> dict[str, Any]:
+    """`{split, rows, metrics: [{name, value, higher_is_better}], confusion_matrix: {labels, counts} | None}`.
+
+    A metric that is not defined on these rows (AUC with one class) has the value None.
+    """
+    predicted = predict_part(booster, part)
+    names = [n for n in dict.fromkeys((*spec.evaluation_metrics, *EXTRA_METRICS[spec.task])) if n != "auc_mu"]
+    metrics = []
+    for name in names:
+        value = compute(name, part.y, predicted, part.weight)
+        metrics.append(
+            {
+                "name": name,
+                "value": value if np.isfinite(value) else None,
+                "higher_is_better": METRICS[name].higher_is_better,
+            }
+        )
+    confusion = None
+    if prepared.labels is not None:
+        classes = len(prepared.labels)
+        counts = weighted_confusion(part.y, choose(predicted), classes, None)
+        confusion = {
+            "labels": [label_text(label) for label in prepared.labels],
+            "counts": counts.astype(np.int64).ravel().tolist(),
+        }
+    return {"split": split, "rows": len(part.y), "metrics": metrics, "confusion_matrix": confusion}
+
+
+def label_text(label: Any) -> str:
+    """A label as text; booleans as JSON writes them."""
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def importance(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared) -> dict[str, list[dict[str, Any]]]:
+    """Importance of every feature by GAIN, SPLIT, SHAP and PERMUTATION: `[{feature, importance, share, rank}]`.
+
+    SHAP is the mean absolute contribution to the raw score (over the classes, too), PERMUTATION the loss in the first
+    metric when the feature's values are shuffled; both on a sample of the validation rows (of the training rows when
+    there are none) whose size depends on the model alone, so that the answer is repeatable.
+    """
+    part = prepared.valid or prepared.train
+    random = np.random.default_rng(spec.seed)
+    trees, features = max(booster.num_trees(), 1), len(prepared.features)
+    leaves = trees * int(spec.params.get("num_leaves", 31))
+    gain = booster.feature_importance("gain").astype(np.float64)
+
+    def sample(size: int) -> NDArray[np.int64]:
+        size = min(size, len(part.y))
+        return np.sort(random.choice(len(part.y), size, replace=False)).astype(np.int64)
+
+    rows = sample(int(np.clip(_SHAP_BUDGET // leaves, 10, 500)))
+    contributions = np.abs(np.asarray(booster.predict(matrix(part, rows), pred_contrib=True)))
+    shap = contributions.reshape(len(rows), -1, features + 1)[:, :, :features].mean(axis=(0, 1))
+    rows = sample(int(np.clip(_PERMUTATION_BUDGET // (trees * min(features, _PERMUTED_FEATURES)), 50, 2000)))
+    permutation = _permutation(booster, spec, part, rows, np.argsort(-gain, kind="stable")[:_PERMUTED_FEATURES], random)
+    names = [f.name for f in prepared.features]
+    return {
+        "GAIN": _ranked(names, gain),
+        "SPLIT": _ranked(names, booster.feature_importance("split").astype(np.float64)),
+        "SHAP": _ranked(names, shap),
+        "PERMUTATION": _ranked(names, permutation),
+    }
+
+
+def _permutation(
+    booster: lgb.Booster,
+    spec: TrainingSpec,
+    part: Part,
+    rows: NDArray[np.int64],
+    order: NDArray[np.intp],
+    random: np.random.Generator,
+) -> Floats:
+    name = next(n for n in (*spec.evaluation_metrics, *EXTRA_METRICS[spec.task]) if n != "auc_mu")
+    sign = 1.0 if METRICS[name].higher_is_better else -1.0
+    values = matrix(part, rows)
+    y, weight = part.y[rows], None if part.weight is None else part.weight[rows]
+    if weight is not None and weight.sum() == 0:
+        weight = None
+    score: Callable[[], float] = lambda: compute(name, y, np.asarray(booster.predict(values)), weight)  # noqa: E731
+    base = score()
+    drops = np.zeros(values.shape[1])
+    for feature in order:
+        kept = values[:, feature].copy()
+        values[:, feature] = random.permutation(kept)
+        drops[feature] = sign * (base - score())
+        values[:, feature] = kept
+    return np.nan_to_num(drops)
+
+
+def _ranked(names: list[str], values: Floats) -> list[dict[str, Any]]:
+    positive = np.maximum(values, 0.0)
+    total = positive.sum()
+    return [
+        {
+            "feature": names[i],
+            "importance": float(values[i]),
+            "share": float(positive[i] / total) if total > 0 else 0.0,
+            "rank": rank,
+        }
+        for rank, i in enumerate(np.argsort(-values, kind="stable").tolist(), start=1)
+    ]

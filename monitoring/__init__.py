@@ -1,0 +1,1 @@
+"""What operators see of a running Head AI: logs, metrics and health."""

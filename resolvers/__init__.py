@@ -1,0 +1,1 @@
+"""How a root field gets its value: plain async functions that read the context and return rows."""

@@ -1,0 +1,116 @@
+"""What one operation carries with it, from the transport down to the last resolver."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from strawberry import Info as StrawberryInfo
+from strawberry.dataloader import DataLoader
+
+from auth.permissions import Permission
+from auth.principals import Principal
+from auth.tokens import TokenIssuer
+from db.database import Database
+from events.log import user_actor
+from events.wakeups import Wakeups
+from ml.processes import ChildPool
+from monitoring.health import HealthChecks
+from storage.copies import LocalCopies
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the service allows, as `serviceInfo` tells it."""
+
+    max_page_size: int = 100
+    max_depth: int = 12
+    max_cost: int = 10_000
+    max_aliases: int = 30
+    max_points_per_ingest: int = 100_000
+    max_subscriptions_per_connection: int = 50
+    event_retention: timedelta = timedelta(days=30)
+    refresh_token_lifetime: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What a process of the API holds for as long as it runs."""
+
+    db: Database
+    wakeups: Wakeups
+    store: ObjectStore
+    copies: LocalCopies
+    children: ChildPool
+    tokens: TokenIssuer
+    health: HealthChecks
+    limits: Limits
+    epoch: UUID
+    version: str
+    instance: str
+    schema_hash: str
+    introspection: Literal["signed-in", "public", "off"]
+
+
+class SignInRequired(Exception):
+    """The operation needs a caller, and this one brought no valid credentials."""
+
+
+class PermissionRequired(Exception):
+    """A stream needs a permission that its reader does not hold, or holds no longer."""
+
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(permission)
+        self.permission = permission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Where an operation came from, for the audit log."""
+
+    request_id: str
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """`rejected` says why the credentials that came were not accepted, when there were some."""
+
+    services: Services
+    request: Request
+    principal: Principal | None
+    rejected: str | None = None
+    dataloaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    def for_operation(self) -> "Context":
+        """A copy with loaders of its own, so what one operation loaded never reaches another."""
+        return replace(self, dataloaders={})
+
+    @property
+    def db(self) -> Database:
+        return self.services.db
+
+    @property
+    def caller(self) -> Principal:
+        """Who calls. Raises `SignInRequired`."""
+        if self.principal is None:
+            raise SignInRequired
+        return self.principal
+
+    @property
+    def actor(self) -> str:
+        """The caller as events and the audit log name it."""
+        return user_actor(self.caller.user_id)
+
+    def may(self, permission: Permission) -> bool:
+        return self.principal is not None and self.principal.may(permission)
+
+    def require(self, permission: Permission) -> None:
+        """Raises `PermissionRequired`: what a stream asks before each item."""
+        if not self.may(permission):
+            raise PermissionRequired(permission)
+
+
+Info = StrawberryInfo[Context, None]

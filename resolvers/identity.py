@@ -1,0 +1,145 @@
+"""Who calls, who else there is, and signing in and out."""
+
+from typing import Any
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET
+
+from auth.permissions import Permission
+from auth.principals import Principal
+from dataloaders import loaders
+from db import access, users
+from db.ids import Kind, key_of
+from db.paging import Page, PageArgs
+from db.rows import Role, User
+from domain import sessions
+from domain import users as people
+from domain.decisions import Decision, decide
+from resolvers.context import Context, Info
+from resolvers.inputs.identity import (
+    CreateUserInput,
+    LoginInput,
+    LogoutInput,
+    RefreshTokensInput,
+    UserFilter,
+    UserOrder,
+    UserOrderField,
+)
+from resolvers.paging import ordering
+
+BY_NAME = UserOrder(field=UserOrderField.USERNAME)
+
+
+async def viewer(info: Info) -> Principal:
+    return info.context.caller
+
+
+def decision(root: Any, info: Info, permission: Permission) -> Decision:
+    """What the guards would say of the caller and this resource."""
+    return decide(info.context.caller, permission)
+
+
+def decision_on(root: Any, info: Info, permission: Permission, resource_id: strawberry.ID | None = UNSET) -> Decision:
+    return decide(info.context.caller, permission)
+
+
+def email_of(root: User, info: Info) -> str | None:
+    """An address is for its owner and for those who may read users."""
+    context: Context = info.context
+    own = context.principal is not None and context.principal.user_id == root.id
+    return root.email if own or context.may(Permission.USER_READ) else None
+
+
+async def all_users(
+    info: Info,
+    filter: UserFilter | None = UNSET,
+    order_by: UserOrder | None = BY_NAME,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+    last: int | None = UNSET,
+    before: str | None = UNSET,
+) -> Page[User]:
+    args = PageArgs.of(first, after, last, before, filter=filter, order=ordering(order_by or BY_NAME))
+    async with info.context.db.reading() as session:
+        return await users.listed(session, args)
+
+
+async def user(info: Info, id: strawberry.ID | None = UNSET, username: str | None = UNSET) -> User | None:
+    if username is not None:
+        async with info.context.db.reading() as session:
+            return await users.by_username(session, username)
+    key = key_of(id or "", Kind.USER)
+    found: User | None = await loaders.user.load(info.context, key) if key else None
+    return found
+
+
+async def all_roles(
+    info: Info,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+    last: int | None = UNSET,
+    before: str | None = UNSET,
+) -> Page[Role]:
+    async with info.context.db.reading() as session:
+        return await access.roles_listed(session, PageArgs.of(first, after, last, before))
+
+
+async def role(info: Info, id: strawberry.ID | None = UNSET, name: str | None = UNSET) -> Role | None:
+    if name is not None:
+        async with info.context.db.reading() as session:
+            return await access.role_by_name(session, name)
+    key = key_of(id or "", Kind.ROLE)
+    found: Role | None = await loaders.role.load(info.context, key) if key else None
+    return found
+
+
+async def login(info: Info, input: LoginInput) -> dict[str, Any]:
+    context: Context = info.context
+    tokens = await sessions.login(
+        context.db,
+        context.services.tokens,
+        username=input.username,
+        password=input.password,
+        lifetime=context.services.limits.refresh_token_lifetime,
+        ip_address=context.request.ip_address,
+        user_agent=context.request.user_agent,
+    )
+    context.principal = await principal_of(context, tokens.user_id, tokens.session_id)
+    return {"tokens": tokens, "viewer": context.principal}
+
+
+async def refresh_tokens(info: Info, input: RefreshTokensInput) -> sessions.Tokens:
+    services = info.context.services
+    return await sessions.refresh(
+        services.db,
+        services.tokens,
+        refresh_token=input.refresh_token,
+        lifetime=services.limits.refresh_token_lifetime,
+    )
+
+
+async def logout(info: Info, input: LogoutInput) -> int:
+    caller = info.context.caller
+    async with info.context.db.transaction() as session:
+        return await sessions.logout(
+            session, user_id=caller.user_id, session_id=caller.session_id, everywhere=input.everywhere
+        )
+
+
+async def create_user(info: Info, input: CreateUserInput) -> User:
+    async with info.context.db.transaction() as session:
+        return await people.create_user(
+            session,
+            info.context.caller,
+            username=input.username,
+            email=input.email,
+            display_name=input.display_name,
+            password=input.password,
+            role_ids=input.role_ids or [],
+        )
+
+
+async def principal_of(context: Context, user_id: UUID, session_id: UUID) -> Principal | None:
+    async with context.db.reading() as session:
+        return await access.principal(session, session_id=session_id, user_id=user_id)

@@ -1,0 +1,131 @@
+"""What goes into the top-level `errors`: a code a program can act on, a message a person can.
+
+What the caller can fix in its input is not here: it comes back in `payload.errors`. A fault of ours is logged whole and
+shown as INTERNAL with the request id, so that nothing about us leaks.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+
+import structlog
+from graphql import GraphQLError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
+
+from db.database import DatabaseUnavailable
+from db.paging import InvalidCursor, InvalidPage
+from domain.refusals import Refused
+from events.cursors import CursorExpired, CursorInvalid
+from ml.processes import ChildFailure, ChildRaised
+from resolvers.context import PermissionRequired, SignInRequired
+from resolvers.inputs.scalars import show_duration
+from storage.objects import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+
+class Code(StrEnum):
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    RATE_LIMITED = "RATE_LIMITED"
+    COST_LIMIT = "COST_LIMIT"
+    BAD_REQUEST = "BAD_REQUEST"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+class ApiError(GraphQLError):
+    """An error of the API's own; `user_code` is a code of `ErrorCode` that says more."""
+
+    def __init__(
+        self, code: Code, message: str, *, user_code: str | None = None, retry_after: timedelta | None = None
+    ) -> None:
+        extensions: dict[str, object] = {"code": code}
+        if user_code is not None:
+            extensions["userCode"] = user_code
+        if retry_after is not None:
+            extensions["retryAfter"] = show_duration(retry_after)
+        super().__init__(message, extensions=extensions)
+
+
+def unauthenticated(rejected: str | None = None) -> ApiError:
+    """`rejected` says why the credentials that came were not accepted."""
+    return ApiError(Code.UNAUTHENTICATED, rejected or "Sign in first: this needs an access token.")
+
+
+def forbidden(permission: str) -> ApiError:
+    return ApiError(Code.FORBIDDEN, f"This needs the permission {permission}.")
+
+
+def bad_request(message: str, *, user_code: str | None = None) -> ApiError:
+    return ApiError(Code.BAD_REQUEST, message, user_code=user_code)
+
+
+def no_such_operation(name: str | None) -> ApiError:
+    return bad_request("The document has no operation" + ("." if name is None else f" named `{name}`."))
+
+
+def _in_our_words(error: Exception) -> ApiError | None:
+    """What an exception means to a caller; None for a fault of ours."""
+    match error:
+        case ApiError():
+            return error
+        case SignInRequired():
+            return unauthenticated()
+        case PermissionRequired(permission=permission):
+            return forbidden(permission)
+        case CannotGetOperationTypeError(operation_name=name):
+            return no_such_operation(name)
+        case InvalidPage():
+            return bad_request(str(error))
+        case InvalidCursor() | CursorInvalid():
+            return bad_request("This is not a cursor of this list in this order.", user_code="CURSOR_INVALID")
+        case CursorExpired():
+            return bad_request("This cursor is too old to go on from. Start anew.", user_code="CURSOR_EXPIRED")
+        case Refused(refusals=refusals):
+            return bad_request(" ".join(refusal.message for refusal in refusals), user_code=refusals[0].code)
+        case DatabaseUnavailable():
+            return ApiError(Code.UNAVAILABLE, "The database cannot be reached. Try again in a moment.")
+        case StoreUnavailable():
+            return ApiError(Code.UNAVAILABLE, "The object store cannot be reached. Try again in a moment.")
+        case ChildFailure() if not isinstance(error, ChildRaised):
+            _log.warning("a child process failed", reason=str(error), output=error.output)
+            return ApiError(Code.UNAVAILABLE, f"{error} Try again; if it happens again, ask for less at a time.")
+    return None
+
+
+def shown(error: GraphQLError) -> GraphQLError:
+    """The error as the caller sees it."""
+    cause = error.original_error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    if isinstance(error, ApiError):
+        return error
+    if cause is None:
+        code = (error.extensions or {}).get("code", Code.BAD_REQUEST)
+        return _located(error, error.message, {**(error.extensions or {}), "code": code})
+    own = _in_our_words(cause)
+    if own is not None:
+        return _located(error, own.message, own.extensions or {})
+    if error.path is None and isinstance(cause, (ValueError, OverflowError)):
+        return _located(error, "This value cannot be read as its type: it is too large.", {"code": Code.BAD_REQUEST})
+    if isinstance(cause, GraphQLError):
+        return _located(error, error.message, {"code": Code.BAD_REQUEST, **(cause.extensions or {})})
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    _log.error("a field failed", path=error.path, exc_info=cause)
+    return _located(error, f"Something went wrong on our side. Request {request_id}.", {"code": Code.INTERNAL})
+
+
+def all_shown(errors: Sequence[GraphQLError] | None) -> list[GraphQLError] | None:
+    return [shown(error) for error in errors] if errors else None
+
+
+def _located(error: GraphQLError, message: str, extensions: dict[str, object]) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )

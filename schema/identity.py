@@ -1,0 +1,174 @@
+"""People, roles, the grants they hold, and the caller."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+
+from auth.permissions import Permission
+from auth.principals import Principal as Caller
+from dataloaders import loaders
+from db import rows
+from db.ids import Kind
+from db.vocabulary import AuditAction, GrantScopeType, UserStatus
+from domain import sessions
+from domain.decisions import Decision
+from resolvers import identity as resolve
+from resolvers import projects as resolve_projects
+from resolvers.inputs.limits import Sensitive
+from schema.access import public, requires, viewer
+from schema.directives import PAGED
+from schema.fields import computed, identity, mutation, query, relation, shows
+from schema.nodes import Connection, Node
+from schema.refusals import UserError
+
+if TYPE_CHECKING:
+    from schema.projects import Project
+
+
+@strawberry.type(description="The server itself: a scheduler, a worker, the retention job.")
+class SystemActor:
+    component: str
+    is_type_of = shows(rows.SystemActor)
+
+
+@strawberry.type
+class User(Node):
+    id: strawberry.ID = identity(Kind.USER)
+    username: str
+    display_name: str
+    email: str | None = computed(resolve.email_of, description="Visible to the user and to holders of USER_READ.")
+    status: UserStatus
+    last_seen_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+    is_type_of = shows(rows.User)
+
+
+Actor = Annotated[User | SystemActor, strawberry.union("Actor", description="Who did something.")]
+Principal = Annotated[User, strawberry.union("Principal", description="Who can hold a grant.")]
+
+
+@strawberry.type
+class Role(Node):
+    id: strawberry.ID = identity(Kind.ROLE)
+    name: str
+    description: str | None
+    built_in: bool = strawberry.field(
+        description="Built-in roles (Administrator, Maintainer, Data Scientist, Operator, Viewer) cannot be edited, "
+        "only copied."
+    )
+    permissions: list[Permission]
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+    is_type_of = shows(rows.Role)
+
+
+@strawberry.type(description="A principal holds a role, or single permissions, somewhere, perhaps for a while.")
+class Grant(Node):
+    id: strawberry.ID = identity(Kind.GRANT)
+    principal: Principal = relation(loaders.user, by="user_id")
+    role: Role | None = relation(loaders.role, by="role_id")
+    permissions: list[Permission]
+    scope: GrantScopeType
+    expires_at: datetime | None
+    reason: str | None
+    created_at: datetime
+    created_by: Actor | None = relation(loaders.user, by="created_by")
+    is_type_of = shows(rows.Grant)
+
+
+@strawberry.type(description="The answer to «may I, and why».")
+class PermissionDecision:
+    permission: Permission
+    allowed: bool
+    reason: str = strawberry.field(description="One sentence fit to show next to a disabled button.")
+    decided_by: list[Grant] = relation(
+        loaders.grants,
+        by="deciding",
+        description="The grants that decided it; empty when the caller may not read grants.",
+    )
+    is_type_of = shows(Decision)
+
+
+@strawberry.type(description="The caller: principal, session, effective rights and remaining budget in one place.")
+class Viewer:
+    principal: Principal = relation(loaders.user, by="user_id")
+    user: User | None = relation(loaders.user, by="user_id")
+    permissions: list[Permission] = computed(
+        lambda root: sorted(root.permissions),
+        description="Global permissions. Ask `viewerCan` on a resource for the rest.",
+    )
+    can: PermissionDecision = computed(resolve.decision_on)
+    projects: Connection[Annotated["Project", strawberry.lazy("schema.projects")]] = computed(
+        resolve_projects.viewer_projects
+    )
+    is_type_of = shows(Caller)
+
+
+@strawberry.type(
+    description="A signed access token (JWT) and an opaque refresh token. The refresh token rotates on every use; "
+    "using an old one revokes the session."
+)
+class AuthTokens:
+    access_token: str = strawberry.field(directives=[Sensitive()])
+    access_token_expires_at: datetime
+    refresh_token: str | None = strawberry.field(directives=[Sensitive()])
+    refresh_token_expires_at: datetime | None
+    token_type: str
+    is_type_of = shows(sessions.Tokens)
+
+
+@strawberry.type
+class LoginPayload:
+    tokens: AuthTokens | None
+    viewer: Viewer | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class RefreshTokensPayload:
+    tokens: AuthTokens | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class LogoutPayload:
+    revoked_sessions: int
+    errors: list[UserError]
+
+
+@strawberry.type
+class CreateUserPayload:
+    user: User | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class IdentityQueries:
+    viewer: Viewer = query(resolve.viewer, guard=viewer)
+    users: Connection[User] | None = query(resolve.all_users, guard=requires(Permission.USER_READ), directives=[PAGED])
+    user: User | None = query(resolve.user, guard=requires(Permission.USER_READ))
+    roles: Connection[Role] | None = query(resolve.all_roles, guard=requires(Permission.ROLE_READ), directives=[PAGED])
+    role: Role | None = query(resolve.role, guard=requires(Permission.ROLE_READ))
+
+
+@strawberry.type
+class IdentityMutations:
+    login: LoginPayload | None = mutation(resolve.login, guard=public, returns=None, audited=AuditAction.LOGIN, cost=50)
+    refresh_tokens: RefreshTokensPayload | None = mutation(resolve.refresh_tokens, guard=public, returns="tokens")
+    logout: LogoutPayload | None = mutation(
+        resolve.logout,
+        guard=viewer,
+        returns="revoked_sessions",
+        refused={"revoked_sessions": 0},
+        audited=AuditAction.LOGOUT,
+    )
+    create_user: CreateUserPayload | None = mutation(
+        resolve.create_user,
+        guard=requires(Permission.USER_CREATE),
+        returns="user",
+        audited=AuditAction.USER_CREATE,
+    )

@@ -1,0 +1,1 @@
+"""Objects over the S3 protocol: uploads, Parquet data, model artifacts."""

@@ -1,0 +1,135 @@
+"""The protocol graphql-transport-ws at /graphql, message by message."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+VIEWER = "{ viewer { user { username } } }"
+
+
+@pytest.fixture
+def connect(server):
+    @asynccontextmanager
+    async def opened(*, protocol: str = "graphql-transport-ws") -> AsyncIterator[ClientConnection]:
+        address = server.replace("http://", "ws://") + "/graphql"
+        async with websockets.connect(address, subprotocols=[protocol]) as socket:
+            yield socket
+
+    return opened
+
+
+async def send(socket, **message):
+    await socket.send(json.dumps(message))
+
+
+async def receive(socket):
+    async with asyncio.timeout(10):
+        return json.loads(await socket.recv())
+
+
+async def close_code(socket):
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        await receive(socket)
+    return closed.value.rcvd.code
+
+
+async def initialised(socket, token=None):
+    payload = {"authorization": f"Bearer {token}"} if token else None
+    await send(socket, type="connection_init", payload=payload)
+    assert await receive(socket) == {"type": "connection_ack"}
+
+
+async def test_runs_a_query_for_the_caller_of_the_init_payload(connect, admin, token_of):
+    async with connect() as socket:
+        await initialised(socket, token_of(admin))
+        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
+
+        assert await receive(socket) == {
+            "id": "1",
+            "type": "next",
+            "payload": {"data": {"viewer": {"user": {"username": "ada"}}}},
+        }
+        assert await receive(socket) == {"id": "1", "type": "complete"}
+
+
+async def test_without_credentials_the_socket_opens_and_the_operation_is_unauthenticated(connect, db):
+    async with connect() as socket:
+        await initialised(socket)
+        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
+
+        answer = await receive(socket)
+        assert answer["payload"]["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
+
+
+async def test_a_syntax_error_ends_the_operation_and_not_the_socket(connect, admin, token_of):
+    async with connect() as socket:
+        await initialised(socket, token_of(admin))
+        await send(socket, id="1", type="subscribe", payload={"query": "{ viewer "})
+        refused = await receive(socket)
+        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
+        answered = await receive(socket)
+
+    assert (refused["type"], refused["id"]) == ("error", "1")
+    assert refused["payload"][0]["extensions"] == {"code": "BAD_REQUEST"}
+    assert answered["type"] == "next"
+
+
+async def test_ping_is_answered_with_pong(connect, db):
+    async with connect() as socket:
+        await initialised(socket)
+        await send(socket, type="ping", payload={"any": "thing"})
+        assert await receive(socket) == {"type": "pong"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("5", 4400),
+        ("[]", 4400),
+        ("not json", 4400),
+        ('{"type": 5}', 4400),
+        ('{"type": "start"}', 4400),
+        ('{"type": "connection_init"}', 4429),
+        ('{"type": "subscribe", "payload": {"query": "{ viewer { user { id } } }"}}', 4400),
+        ('{"id": "", "type": "subscribe", "payload": {"query": "{ viewer { user { id } } }"}}', 4400),
+    ],
+)
+async def test_what_is_no_message_of_the_protocol_closes_the_socket(connect, db, text, code):
+    async with connect() as socket:
+        await initialised(socket)
+        await socket.send(text)
+        assert await close_code(socket) == code
+
+
+async def test_an_operation_before_the_init_is_4401(connect, db):
+    async with connect() as socket:
+        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
+        assert await close_code(socket) == 4401
+
+
+async def test_a_token_that_is_not_ours_is_4403(connect, db):
+    async with connect() as socket:
+        await send(socket, type="connection_init", payload={"authorization": "Bearer no.such.token"})
+        assert await close_code(socket) == 4403
+
+
+async def test_another_subprotocol_is_4406(connect, db):
+    async with connect(protocol="graphql-ws") as socket:
+        assert await close_code(socket) == 4406
+
+
+async def test_a_session_that_ended_meanwhile_is_unauthenticated_for_the_next_operation(
+    connect, admin, token_of, execute
+):
+    async with connect() as socket:
+        await initialised(socket, token_of(admin))
+        await execute("mutation { logout(input: {}) { revokedSessions } }", principal=admin)
+        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
+
+        answer = await receive(socket)
+        assert answer["payload"]["errors"][0]["message"] == "This session has ended. Sign in again."

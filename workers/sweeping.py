@@ -1,0 +1,82 @@
+"""What every worker sees to beside its jobs: work that another one left behind, and what is too old to be kept."""
+
+import asyncio
+import time
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from db import access, idempotency, predictions, runs
+from db.database import DatabaseUnavailable
+from db.jobs import Job, enqueue
+from domain.events import AT_ONCE, forget_old_events
+from domain.training import LOST_AFTER, lose_silent
+from workers.datasets import end_expired_uploads, requeue_stranded
+from workers.worker import Worker
+
+EVERY_SECONDS = 2.0
+FORGET_EVERY_SECONDS = 60.0
+_log = structlog.get_logger(__name__)
+
+
+async def sweep(worker: Worker, stop: asyncio.Event) -> None:
+    """Queue again what lost its worker, and what is queued without a job, until `stop` is set.
+
+    While the database is away nobody can give a sign of life, so nobody is given up on until some time after.
+    """
+    patient_until = 0.0
+    while not stop.is_set():
+        try:
+            if time.monotonic() >= patient_until:
+                await sweep_once(worker)
+        except DatabaseUnavailable as error:
+            patient_until = time.monotonic() + LOST_AFTER.total_seconds()
+            _log.warning("cannot look for lost runs", error=str(error))
+        await _pause(EVERY_SECONDS, stop)
+
+
+async def sweep_once(worker: Worker) -> None:
+    async with worker.db.reading() as session:
+        silent = await runs.silent(session, since=LOST_AFTER)
+        forgotten = await runs.without_job(session)
+    for run_id in silent:
+        async with worker.db.transaction() as session:
+            if await lose_silent(session, run_id):
+                _log.warning("a run lost its worker", run=run_id.hex)
+    for run_id in forgotten:
+        async with worker.db.transaction() as session:
+            await enqueue(session, Job.TRAIN_RUN, run_id, once=f"run:{run_id.hex}")
+    await requeue_stranded(worker)
+    await end_expired_uploads(worker)
+
+
+async def forget(worker: Worker, stop: asyncio.Event) -> None:
+    """Delete what is too old, about once a minute, until `stop` is set."""
+    while not stop.is_set():
+        try:
+            await forget_once(worker)
+        except DatabaseUnavailable as error:
+            _log.warning("cannot delete what is old", error=str(error))
+        await _pause(FORGET_EVERY_SECONDS, stop)
+
+
+async def forget_once(worker: Worker) -> None:
+    """Events, predictions, idempotency keys, sessions and refresh tokens; a transaction for each ten thousand."""
+    for forget_some in (
+        partial(forget_old_events, keep=worker.event_retention),
+        partial(predictions.forget_old, limit=AT_ONCE),
+        partial(idempotency.forget_old, limit=AT_ONCE),
+        partial(access.forget_old_sessions, limit=AT_ONCE),
+        partial(access.forget_old_refresh_tokens, limit=AT_ONCE),
+    ):
+        forgotten = AT_ONCE
+        while forgotten == AT_ONCE:
+            async with worker.db.transaction() as session:
+                forgotten = await forget_some(session)
+
+
+async def _pause(seconds: float, stop: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -47,6 +47,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from db.conditions import instant, number, one_of, tagged, words
 from db.database import Prepared, Session
 from db.events import Position, after
+from db.forgetting import forgetting
 from db.ids import Kind, key_of, new_id
 from db.jobs import Job
 from db.paging import Key, Order, Page, PageArgs, page, pages
@@ -59,11 +60,12 @@ from db.tables import (
     datasets,
     metric_series,
     run_attempts,
+    run_log_batches,
     run_logs,
     run_transitions,
     training_runs,
 )
-from db.vocabulary import MetricScope, TrainingRunStatus
+from db.vocabulary import Algorithm, MetricScope, TrainingRunStatus
 from ml.algorithm import ColumnFacts, canonical
 
 Status = TrainingRunStatus
@@ -696,10 +698,13 @@ async def lock_silent(session: Session, id: UUID, *, since: timedelta) -> Held |
     return await session.first(Held, _LOCK_SILENT, id=id, since=since)
 
 
-_IS_SILENT = and_(
+_IS_EXTERNAL = training_runs.c.algorithm == literal(Algorithm.EXTERNAL.value)
+_GAVE_NO_SIGN = and_(
     training_runs.c.finished_at.is_(None),
-    training_runs.c.status == any_(literal(list(AT_WORK), ARRAY(Text))),
     training_runs.c.heartbeat_at < NOW - bindparam("since", type_=Interval),
+)
+_IS_SILENT = and_(
+    _GAVE_NO_SIGN, training_runs.c.status == any_(literal(list(AT_WORK), ARRAY(Text))), not_(_IS_EXTERNAL)
 )
 _SILENT = Prepared(
     select(training_runs.c.id)
@@ -708,6 +713,79 @@ _SILENT = Prepared(
     .limit(bindparam("limit", type_=BigInteger))
 )
 _LOCK_SILENT = Prepared(select(*_HELD).where(_BY_ID, _IS_SILENT).with_for_update(key_share=True))
+
+
+async def silent_external(
+    session: Session, *, at_work_since: timedelta, lost_since: timedelta, limit: int = 100
+) -> list[UUID]:
+    """Runs of scripts outside that gave no sign of life for so long, at work or lost already."""
+    found = []
+    for statuses, since in ((AT_WORK, at_work_since), ((Status.LOST,), lost_since)):
+        found += await session.records(_SILENT_EXTERNAL, statuses=list(statuses), since=since, limit=limit)
+    return [record[0] for record in found]
+
+
+_SILENT_EXTERNAL = Prepared(
+    select(training_runs.c.id)
+    .where(_GAVE_NO_SIGN, _IS_EXTERNAL, training_runs.c.status == any_(bindparam("statuses", type_=ARRAY(Text))))
+    .order_by(training_runs.c.heartbeat_at)
+    .limit(bindparam("limit", type_=BigInteger))
+)
+
+
+async def beat_external(session: Session, ids: Sequence[UUID]) -> list[UUID]:
+    """A sign of life of scripts outside, once a second at most; those of their runs that were lost until now."""
+    await session.run(_BEAT_EXTERNAL, ids=list(ids))
+    return [record[0] for record in await session.records(_LOST_EXTERNAL, ids=list(ids))]
+
+
+_BEAT_EXTERNAL = Prepared(
+    update(training_runs)
+    .where(
+        training_runs.c.id == any_(_OF_RUNS),
+        _IS_EXTERNAL,
+        training_runs.c.status == any_(literal([*AT_WORK, Status.LOST], ARRAY(Text))),
+        training_runs.c.heartbeat_at < NOW - literal(timedelta(seconds=1), Interval),
+    )
+    .values(heartbeat_at=NOW, changed=training_runs.c.changed)
+)
+_LOST_EXTERNAL = Prepared(
+    select(training_runs.c.id).where(
+        training_runs.c.id == any_(_OF_RUNS), _IS_EXTERNAL, training_runs.c.status == literal(Status.LOST.value)
+    )
+)
+
+
+class LinesAppended(NamedTuple):
+    """What a call of `appendRunLogs` answered."""
+
+    appended: int
+    last_number: int
+
+
+async def batch_of_lines(session: Session, run_id: UUID, batch_id: str) -> LinesAppended | None:
+    """What the first call with this batch answered; the caller has locked the run."""
+    return await session.first(LinesAppended, _BATCH_OF_LINES, run_id=run_id, batch_id=batch_id)
+
+
+async def remember_batch_of_lines(session: Session, run_id: UUID, batch_id: str, answer: LinesAppended) -> None:
+    await session.run(insert(run_log_batches).values(run_id=run_id, batch_id=batch_id, **answer._asdict()))
+
+
+async def forget_old_batches_of_lines(session: Session, *, limit: int) -> int:
+    """Forget which batches of log lines have come, of those older than `BATCHES_KEPT_FOR`; how many."""
+    return await session.run(_FORGET_BATCHES, limit=limit)
+
+
+BATCHES_KEPT_FOR = timedelta(days=30)
+_FORGET_BATCHES = forgetting(
+    run_log_batches, run_log_batches.c.created_at <= func.now() - literal(BATCHES_KEPT_FOR, Interval)
+)
+_BATCH_OF_LINES = Prepared(
+    select(*columns(LinesAppended, run_log_batches)).where(
+        run_log_batches.c.run_id == bindparam("run_id"), run_log_batches.c.batch_id == bindparam("batch_id")
+    )
+)
 
 
 async def without_job(session: Session, *, limit: int = 100) -> list[UUID]:
@@ -721,7 +799,7 @@ _WITHOUT_JOB = Prepared(
     .where(
         training_runs.c.finished_at.is_(None),
         training_runs.c.status == literal(Status.QUEUED.value),
-        training_runs.c.algorithm != literal("EXTERNAL"),
+        not_(_IS_EXTERNAL),
         ~exists(
             select(true())
             .select_from(_QUEUE)

@@ -355,6 +355,16 @@ run_logs = Table(
     Column("text", Text, nullable=False),
 )
 
+run_log_batches = Table(
+    "run_log_batches",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("training_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("batch_id", Text, primary_key=True),
+    Column("appended", Integer, nullable=False),
+    Column("last_number", BigInteger, nullable=False),
+    _at("created_at"),
+)
+
 artifacts = Table(
     "artifacts",
     metadata,

@@ -15,6 +15,7 @@ from db.database import Session
 from db.ids import Kind, key_of
 from db.metrics import SeriesPoints, series_key
 from db.vocabulary import MetricKind, MetricScope, NonFiniteValue
+from domain.external import signs_of_life
 from domain.metrics import write
 from domain.refusals import ErrorCode, Invalid, Refusal, Refused, not_found
 from domain.texts import checked_text, storable
@@ -93,6 +94,7 @@ async def ingest(
         before = await metrics.begin_batch(session, project, batch_id)
         if before is not None:
             return before
+    await signs_of_life(session, list(known_runs.values()))
     kept = await metrics.keep_series(session, project, list(filled.values())) if filled else []
     for there, (number, points) in zip(kept, filled.items(), strict=True):
         if there.kind != points.kind:

@@ -340,6 +340,9 @@ async def cancel_run(
 ) -> TrainingRun:
     """End a run: at once when no worker has it, else at its next round, or by killing it (`force`).
 
+    A script of somebody else's cannot be killed: with `force` its run ends at once, and the script hears of it when it
+    reports the next time.
+
     Raises `Refused` when there is no such run, or it is over.
     """
     checked_text(reason, "input", "reason")
@@ -357,12 +360,13 @@ async def cancel_run(
             )
         )
     who = user_actor(actor.user_id)
-    if run.status not in AT_WORK:
-        return await _end(session, run, Status.CANCELED, actor=who, reason=reason)
+    is_out_of_reach = force and run.spec["algorithm"] == Algorithm.EXTERNAL
+    if run.status not in AT_WORK or is_out_of_reach:
+        return await end_run(session, run, Status.CANCELED, actor=who, reason=reason)
     session.topics.add(cancel_topic(run.id))
     wanted = {"force": force, "keep_best": keep_best and not force, "reason": reason, "actor": who}
     if run.status != Status.CANCELING:
-        return await _move(session, run, Status.CANCELING, actor=who, reason=reason, cancellation=wanted)
+        return await move(session, run, Status.CANCELING, actor=who, reason=reason, cancellation=wanted)
     if force and not (run.cancellation or {}).get("force"):
         session.topics.update((ALL_RUNS, run_topic(run.id)))
         return await runs.change(session, run.id, cancellation=wanted)
@@ -375,12 +379,12 @@ async def cancel_run(
 async def claim(session: Session, run_id: UUID, *, worker: str) -> Held | None:
     """Begin the next attempt of a queued run; None when the run is not there to be taken."""
     run = await runs.lock(session, run_id)
-    if run is None or run.status != Status.QUEUED:
+    if run is None or run.status != Status.QUEUED or run.spec["algorithm"] == Algorithm.EXTERNAL:
         return None
     attempt = run.attempt + 1
     await runs.begin_attempt(session, run.id, attempt, worker)
     run = run._replace(attempt=attempt, lease=uuid4())
-    await _move(
+    await move(
         session,
         run,
         Status.STARTING,
@@ -408,7 +412,7 @@ async def started(session: Session, run: Held, *, environment: Json) -> None:
     """The child is at work. Raises `LeaseLost`."""
     now = await leased(session, run)
     if now.status == Status.STARTING:
-        await _move(session, now, Status.RUNNING, actor=WORKER, environment=environment)
+        await move(session, now, Status.RUNNING, actor=WORKER, environment=environment)
         await runs.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
 
 
@@ -499,7 +503,7 @@ async def complete(
             object_key=file.object_key,
         )
     cancellation = now.cancellation or {}
-    row = await _end(
+    row = await end_run(
         session,
         now,
         Status.CANCELED if canceling else Status.SUCCEEDED,
@@ -531,7 +535,7 @@ async def canceled(session: Session, run: Held) -> None:
 
 async def _canceled(session: Session, run: Held, reason: str | None = None) -> None:
     cancellation = run.cancellation or {}
-    await _end(
+    await end_run(
         session,
         run,
         Status.CANCELED,
@@ -546,12 +550,12 @@ async def fail(
     """The attempt failed; what may pass is tried again while `maxAttempts` allows it. Raises `LeaseLost`."""
     now = await leased(session, run)
     failure = {"code": code, "message": message, "retryable": retryable, "detail": detail}
-    await _say(session, now, LogLevel.ERROR, message)
+    await say(session, now, LogLevel.ERROR, message)
     if now.status == Status.CANCELING:
         await _canceled(session, now, message)
         return
     status = Status.TIMED_OUT if code is FailureCode.TIMEOUT else Status.FAILED
-    row = await _end(session, now, status, actor=WORKER, reason=message, failure=failure)
+    row = await end_run(session, now, status, actor=WORKER, reason=message, failure=failure)
     failed = [a for a in await _attempts(session, run.id) if a.status in (Status.FAILED, Status.TIMED_OUT)]
     if retryable and len(failed) < now.spec["max_attempts"]:
         await _queue_again(session, now._replace(status=row.status), "It may work the next time.")
@@ -586,7 +590,7 @@ async def _lose(session: Session, run: Held, message: str) -> None:
     else:
         message = f"Given up after {losses} losses. {message}"
         failure |= {"message": message, "retryable": False}
-        await _end(session, lost, Status.FAILED, actor=WORKER, reason=message, failure=failure)
+        await end_run(session, lost, Status.FAILED, actor=WORKER, reason=message, failure=failure)
 
 
 async def hand_back(session: Session, run: Held) -> None:
@@ -604,20 +608,18 @@ async def _attempts(session: Session, run_id: UUID) -> Sequence[Any]:
 
 
 async def _lost(session: Session, run: Held, message: str, failure: Json | None) -> None:
-    await _say(session, run, LogLevel.WARNING, message)
+    await say(session, run, LogLevel.WARNING, message)
     await runs.change_attempt(session, run.id, run.attempt, status=Status.LOST, finished_at=NOW, failure=failure)
-    await _move(session, run, Status.LOST, actor=WORKER, reason=message, lease=None)
+    await move(session, run, Status.LOST, actor=WORKER, reason=message, lease=None)
 
 
 async def _queue_again(session: Session, run: Held, reason: str) -> None:
-    await _move(
-        session, run, Status.QUEUED, actor=WORKER, reason=reason, lease=None, finished_at=None, progress=_QUEUED
-    )
+    await move(session, run, Status.QUEUED, actor=WORKER, reason=reason, lease=None, finished_at=None, progress=_QUEUED)
     if run.status != Status.LOST:
         await enqueue(session, Job.TRAIN_RUN, run.id)
 
 
-async def _end(
+async def end_run(
     session: Session, run: Held, status: Status, *, actor: str, reason: str | None, **values: Any
 ) -> TrainingRun:
     if run.status in AT_WORK:
@@ -630,10 +632,10 @@ async def _end(
             failure=values.get("failure"),
         )
     session.topics.add(log_topic(run.id))
-    return await _move(session, run, status, actor=actor, reason=reason, lease=None, finished_at=NOW, **values)
+    return await move(session, run, status, actor=actor, reason=reason, lease=None, finished_at=NOW, **values)
 
 
-async def _move(
+async def move(
     session: Session, run: Held, status: Status, *, actor: str, reason: str | None = None, **values: Any
 ) -> TrainingRun:
     """From one state to the next, with the transition recorded, told and streamed; the caller holds the row."""
@@ -655,7 +657,7 @@ async def _move(
     return row
 
 
-async def _say(session: Session, run: Held, level: LogLevel, text: str) -> None:
+async def say(session: Session, run: Held, level: LogLevel, text: str) -> None:
     line = Line(datetime.now(UTC), level, LogStream.SYSTEM, text)
     await runs.append_lines(session, run.id, run.attempt, [line])
     session.topics.add(log_topic(run.id))

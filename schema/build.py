@@ -15,6 +15,7 @@ from schema import refusals
 from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptions
 from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
+from schema.external import ExternalRunMutations
 from schema.fields import value_of
 from schema.identity import IdentityMutations, IdentityQueries
 from schema.measuring import Measured
@@ -43,6 +44,7 @@ MUTATIONS: tuple[type, ...] = (
     ModelMutations,
     PredictionMutations,
     TrainingMutations,
+    ExternalRunMutations,
     MetricMutations,
 )
 SUBSCRIPTIONS: tuple[type, ...] = (DatasetSubscriptions, TrainingSubscriptions, MetricSubscriptions, EventSubscriptions)

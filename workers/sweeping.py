@@ -10,6 +10,7 @@ import structlog
 from db import access, idempotency, predictions, runs
 from db.database import DatabaseUnavailable
 from db.jobs import Job, enqueue
+from domain import external
 from domain.events import AT_ONCE, forget_old_events
 from domain.training import LOST_AFTER, lose_silent
 from workers.datasets import end_expired_uploads, requeue_stranded
@@ -40,6 +41,12 @@ async def sweep_once(worker: Worker) -> None:
     async with worker.db.reading() as session:
         silent = await runs.silent(session, since=LOST_AFTER)
         forgotten = await runs.without_job(session)
+        scripts = await runs.silent_external(
+            session, at_work_since=external.LOST_AFTER, lost_since=external.GIVEN_UP_AFTER
+        )
+    for run_id in scripts:
+        async with worker.db.transaction() as session:
+            await external.give_up_silent(session, run_id)
     for run_id in silent:
         async with worker.db.transaction() as session:
             if await lose_silent(session, run_id):
@@ -62,11 +69,12 @@ async def forget(worker: Worker, stop: asyncio.Event) -> None:
 
 
 async def forget_once(worker: Worker) -> None:
-    """Events, predictions, idempotency keys, sessions and refresh tokens; a transaction for each ten thousand."""
+    """Events, predictions, keys, batches of lines, sessions and tokens; a transaction for each ten thousand."""
     for forget_some in (
         partial(forget_old_events, keep=worker.event_retention),
         partial(predictions.forget_old, limit=AT_ONCE),
         partial(idempotency.forget_old, limit=AT_ONCE),
+        partial(runs.forget_old_batches_of_lines, limit=AT_ONCE),
         partial(access.forget_old_sessions, limit=AT_ONCE),
         partial(access.forget_old_refresh_tokens, limit=AT_ONCE),
     ):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from auth.permissions import Permission
 from dataloaders.batching import Loader, Reads, many, one, paged
-from db import access, datasets, events, metrics, models, predictions, projects, runs, uploads, users
+from db import access, audit, datasets, events, metrics, models, predictions, projects, runs, uploads, users
 from db.ids import Kind, identify
 from db.rows import Event, Grant, SystemActor, User
 from events.log import visible
@@ -13,6 +13,8 @@ from events.log import visible
 user = one(users.by_ids, reads=None)
 role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
 grant = one(access.grants_by_ids, reads=Permission.GRANT_READ)
+audit_event = one(audit.by_ids, reads=Permission.AUDIT_READ)
+audit_events_of_user = paged(audit.of_users, reads=Permission.AUDIT_READ)
 project = one(projects.by_ids, reads=Permission.PROJECT_READ)
 dataset = one(datasets.by_ids, reads=Permission.DATASET_READ)
 datasets_of_project = paged(datasets.of_projects, reads=Permission.DATASET_READ)

@@ -6,9 +6,11 @@ task, so GraphQL fields can resolve concurrently. Statements are SQLAlchemy Core
 runs them, and a row is made from its columns by position.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -72,13 +74,26 @@ def _rendered(statement: Statement, values: Mapping[str, Any]) -> tuple[str, lis
     return str(compiled), [given[name] for name in compiled.positiontup or ()]
 
 
+class Touched(NamedTuple):
+    """A thing that a transaction made, changed or ended: its global ID, and what its changed fields held and hold."""
+
+    resource_id: str
+    project_id: UUID | None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+
+
 class Session:
-    """One connection for the length of one block. Readers of its `topics` are woken once it has committed."""
+    """One connection for the length of one block.
+
+    Readers of its `topics` are woken once it has committed; `touched` is what it did, the main thing first.
+    """
 
     def __init__(self, connection: Any, watch: Callable[[str], None] | None) -> None:
         self.connection: asyncpg.Connection = connection
         self._watch = watch
         self.topics: set[str] = set()
+        self.touched: list[Touched] = []
 
     async def all(self, row: type[RowT], statement: Statement, /, **values: Any) -> list[RowT]:
         make: Callable[[asyncpg.Record], RowT] = row._make  # type: ignore[attr-defined]
@@ -132,6 +147,13 @@ class Database:
         self.watch = watch
         self._pool_size = pool_size
         self._pool: asyncpg.Pool | None = None
+        self._last_step: Step | None = None
+
+    def ending_with(self, step: "Step") -> "Database":
+        """The same database, each of whose transactions takes `step` last, before it commits."""
+        other = copy.copy(self)
+        other._last_step = step
+        return other
 
     async def __aenter__(self) -> Self:
         try:
@@ -169,6 +191,8 @@ class Database:
             session = Session(connection, self.watch)
             async with connection.transaction():
                 yield session
+                if self._last_step is not None:
+                    await self._last_step(session)
         if session.topics and self.ring is not None:
             self.ring(frozenset(session.topics))
 
@@ -184,6 +208,9 @@ class Database:
                     raise
         except _UNREACHABLE as error:
             raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+
+
+Step = Callable[[Session], Awaitable[None]]
 
 
 async def _prepare_connection(connection: Any) -> None:

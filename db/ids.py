@@ -33,6 +33,7 @@ class Kind(StrEnum):
     PREDICTION = "prediction"
     SERIES = "series"
     EVENT = "event"
+    AUDIT_EVENT = "audit"
 
 
 class Identity(NamedTuple):

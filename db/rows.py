@@ -68,6 +68,29 @@ class Grant(NamedTuple):
     created_by: UUID | None
 
 
+class AuditEvent(NamedTuple):
+    id: UUID
+    number: int
+    at: datetime
+    action: str
+    outcome: str
+    user_id: UUID | None
+    token_id: UUID | None
+    actor: str | None
+    actor_name: str
+    project_id: UUID | None
+    resource_id: str | None
+    resource_name: str | None
+    ip_address: str | None
+    user_agent: str | None
+    operation_name: str | None
+    request_id: str
+    before: Json | None
+    after: Json | None
+    previous_hash: str
+    hash: str
+
+
 class Project(NamedTuple):
     id: UUID
     slug: str

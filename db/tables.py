@@ -551,17 +551,36 @@ audit_events = Table(
     "audit_events",
     metadata,
     _id(),
+    Column("number", BigInteger, nullable=False, unique=True),
     _at("at"),
     _word("action", vocabulary.AuditAction),
     _word("outcome", vocabulary.AuditOutcome),
+    Column("user_id", Uuid),
+    Column("token_id", Uuid),
     Column("actor", Text),
     Column("actor_name", Text, nullable=False),
+    Column("project_id", Uuid),
+    Column("resource_id", Text),
+    Column("resource_name", Text),
     Column("ip_address", Text),
     Column("user_agent", Text),
     Column("operation_name", Text),
     Column("request_id", Text, nullable=False),
-    Column("input", JSONB),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
     Index("audit_events_at_idx", "at"),
+    Index("audit_events_user_id_number_idx", "user_id", "number"),
+    Index("audit_events_resource_id_number_idx", "resource_id", "number"),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("singleton", Boolean, CheckConstraint("singleton", name="singleton"), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 idempotency_keys = Table(

@@ -9,7 +9,8 @@ from uuid import UUID
 from auth import passwords
 from auth.tokens import TokenIssuer, new_refresh_token, refresh_digest
 from db import access, users
-from db.database import Database, Session
+from db.database import Database, Session, Touched
+from db.ids import Kind, global_id
 from db.vocabulary import EventType, UserStatus
 from domain.refusals import ErrorCode, NotAuthenticated, Refused
 from events.log import publish, user_actor
@@ -29,29 +30,36 @@ class Tokens(NamedTuple):
     token_type: str = "Bearer"  # noqa: S105
 
 
-async def login(
-    db: Database,
-    issuer: TokenIssuer,
-    *,
-    username: str,
-    password: str,
-    lifetime: timedelta,
-    ip_address: str | None,
-    user_agent: str | None,
-) -> Tokens:
-    """Open a session. Raises `Refused` with one and the same answer for an unknown user and a wrong password."""
+async def authenticate(db: Database, *, username: str, password: str) -> UUID:
+    """Whose name and password these are.
+
+    Raises `Refused` with one and the same answer, after the same work, for an unknown user and a wrong password.
+    """
     async with db.reading() as session:
         account = await users.password_of(session, username)
     user_id, stored, status = account or (None, None, None)
     right = await check_password(password, stored)
     if user_id is None or not right or status != UserStatus.ACTIVE:
         raise Refused(NotAuthenticated(message="Username or password is wrong.", path=("input", "username")))
-    async with db.transaction() as session:
-        opened = await access.open_session(
-            session, user_id=user_id, lifetime=lifetime, ip_address=ip_address, user_agent=user_agent
-        )
-        await users.note_seen(session, user_id)
-        return await _tokens(session, issuer, user_id, opened.id, opened.expires_at)
+    return user_id
+
+
+async def login(
+    session: Session,
+    issuer: TokenIssuer,
+    *,
+    user_id: UUID,
+    lifetime: timedelta,
+    ip_address: str | None,
+    user_agent: str | None,
+) -> Tokens:
+    """Open a session for a user who has shown who they are."""
+    opened = await access.open_session(
+        session, user_id=user_id, lifetime=lifetime, ip_address=ip_address, user_agent=user_agent
+    )
+    await users.note_seen(session, user_id)
+    session.touched.append(Touched(global_id(Kind.USER, user_id), None))
+    return await _tokens(session, issuer, user_id, opened.id, opened.expires_at)
 
 
 async def refresh(db: Database, issuer: TokenIssuer, *, refresh_token: str, lifetime: timedelta) -> Tokens:

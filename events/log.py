@@ -8,7 +8,7 @@ import structlog
 from auth.permissions import Permission
 from auth.principals import Principal
 from db import events
-from db.database import Session
+from db.database import Session, Touched
 from db.ids import Kind, global_id
 from db.vocabulary import EventType
 
@@ -68,16 +68,19 @@ async def publish(
 
     `changes` tells field by field what it was and what it is: `{"status": ["RUNNING", "SUCCEEDED"]}`.
     """
+    subject_id = global_id(SUBJECTS[type], subject)
     await events.append(
         session,
         type=type,
         project_id=project_id,
         actor=actor,
-        subject_id=global_id(SUBJECTS[type], subject),
+        subject_id=subject_id,
         changes=changes,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
     )
     session.topics.add(ALL_EVENTS)
+    before, after = ({name: pair[side] for name, pair in changes.items()} if changes else None for side in (0, 1))
+    session.touched.append(Touched(subject_id, project_id, before, after))
 
 
 def user_actor(user_id: UUID) -> str:

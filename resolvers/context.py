@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from strawberry import Info as StrawberryInfo
@@ -18,6 +18,9 @@ from ml.processes import ChildPool
 from monitoring.health import HealthChecks
 from storage.copies import LocalCopies
 from storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from resolvers.audit import Trail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class Context:
     principal: Principal | None
     rejected: str | None = None
     dataloaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+    trail: "Trail | None" = None
 
     def for_operation(self) -> "Context":
         """A copy with loaders of its own, so what one operation loaded never reaches another."""
@@ -90,7 +94,8 @@ class Context:
 
     @property
     def db(self) -> Database:
-        return self.services.db
+        """The database; while an audited mutation runs, with its entry at the end of every transaction."""
+        return self.services.db if self.trail is None else self.trail.db
 
     @property
     def caller(self) -> Principal:

@@ -96,15 +96,18 @@ async def role(info: Info, id: strawberry.ID | None = UNSET, name: str | None = 
 
 async def login(info: Info, input: LoginInput) -> dict[str, Any]:
     context: Context = info.context
-    tokens = await sessions.login(
-        context.db,
-        context.services.tokens,
-        username=input.username,
-        password=input.password,
-        lifetime=context.services.limits.refresh_token_lifetime,
-        ip_address=context.request.ip_address,
-        user_agent=context.request.user_agent,
-    )
+    user_id = await sessions.authenticate(context.db, username=input.username, password=input.password)
+    if context.trail is not None:
+        context.trail.user_id = user_id
+    async with context.db.transaction() as session:
+        tokens = await sessions.login(
+            session,
+            context.services.tokens,
+            user_id=user_id,
+            lifetime=context.services.limits.refresh_token_lifetime,
+            ip_address=context.request.ip_address,
+            user_agent=context.request.user_agent,
+        )
     context.principal = await principal_of(context, tokens.user_id, tokens.session_id)
     return {"tokens": tokens, "viewer": context.principal}
 

@@ -28,6 +28,7 @@ LOADERS: dict[Kind, Loader] = {
     Kind.UPLOAD: loaders.upload,
     Kind.SERIES: loaders.metric_series,
     Kind.EVENT: loaders.event,
+    Kind.AUDIT_EVENT: loaders.audit_event,
     Kind.RUN: loaders.run,
     Kind.ARTIFACT: loaders.artifact,
 }

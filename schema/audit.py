@@ -1,65 +1,77 @@
-"""`@audited`: the field leaves an entry in the audit log, whatever came of it."""
+"""The audit log, and whether it is whole."""
 
-import dataclasses
-from enum import Enum
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
-import structlog
-from strawberry import UNSET
-from strawberry.extensions import FieldExtension
-from strawberry.extensions.field_extension import AsyncExtensionResolver
-from strawberry.types.field import StrawberryField
+import strawberry
 
+from auth.permissions import Permission
+from dataloaders import loaders
+from db import audit, rows
+from db.ids import Kind
 from db.vocabulary import AuditAction, AuditOutcome
-from resolvers.audit import record
-from resolvers.context import Info
-from resolvers.inputs.limits import Sensitive
-from schema.arguments import graphql_name
-from schema.directives import AuditedDirective
+from resolvers import audit as resolve
+from resolvers import nodes
+from resolvers.inputs.scalars import SHA256, BigInt, JSONObject
+from schema.access import requires
+from schema.directives import PAGED
+from schema.fields import identity, query, relation, shows
+from schema.nodes import Node, UncountedConnection
 
-_log = structlog.get_logger(__name__)
-_HIDDEN = "[secret]"
-
-
-class Audited(FieldExtension):
-    """Writes actor, action, outcome, request and the input without its @sensitive values, after the mutation."""
-
-    def __init__(self, action: AuditAction) -> None:
-        self.action = action
-
-    def apply(self, field: StrawberryField) -> None:
-        directive = AuditedDirective(action=self.action)
-        if directive not in field.directives:
-            field.directives.append(directive)
-
-    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
-        outcome = AuditOutcome.FAILED
-        told = without_secrets(arguments.get("input"))
-        try:
-            payload = await next_(source, info, **arguments)
-            outcome = AuditOutcome.REFUSED if payload["errors"] else AuditOutcome.SUCCEEDED
-        finally:
-            failed_login = self.action is AuditAction.LOGIN and outcome is not AuditOutcome.SUCCEEDED
-            action = AuditAction.LOGIN_FAILED if failed_login else self.action
-            await record(info.context, action, outcome, told, operation=info.operation.name)
-        return payload
+if TYPE_CHECKING:
+    from schema.identity import Actor
+    from schema.projects import Project
 
 
-def without_secrets(value: Any) -> Any:
-    """An input object as JSON, with its @sensitive values hidden."""
-    if isinstance(value, Enum):
-        return value.value
-    definition = getattr(type(value), "__strawberry_definition__", None)
-    if definition is not None:
-        return {
-            graphql_name(field): _HIDDEN if _sensitive(field) else without_secrets(getattr(value, field.python_name))
-            for field in definition.fields
-            if getattr(value, field.python_name) is not UNSET
-        }
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    return value
+@strawberry.type(description="Append only; every entry carries the hash of the one before it.")
+class AuditEvent(Node):
+    id: strawberry.ID = identity(Kind.AUDIT_EVENT)
+    at: datetime
+    action: AuditAction
+    outcome: AuditOutcome
+    actor: Annotated["Actor", strawberry.lazy("schema.identity")] | None = relation(loaders.actor, by="actor")
+    actor_name: str = strawberry.field(description="Kept as text, so the entry outlives the account.")
+    project: Annotated["Project", strawberry.lazy("schema.projects")] | None = relation(
+        loaders.project, by="project_id"
+    )
+    resource_id: strawberry.ID | None
+    resource: Node | None = relation(nodes.subject, by="resource_id")
+    resource_name: str | None
+    ip_address: str | None
+    user_agent: str | None
+    operation_name: str | None
+    request_id: str
+    before: JSONObject | None = strawberry.field(description="What the changed fields held.")
+    after: JSONObject | None = strawberry.field(
+        description="The input without its secrets; of fields that changed, what they hold now."
+    )
+    previous_hash: SHA256
+    hash: SHA256
+    is_type_of = shows(rows.AuditEvent)
 
 
-def _sensitive(field: dataclasses.Field[Any]) -> bool:
-    return any(isinstance(directive, Sensitive) for directive in getattr(field, "directives", ()))
+@strawberry.type
+class AuditVerification:
+    intact: bool
+    checked_count: BigInt
+    first_broken: AuditEvent | None = relation(
+        loaders.audit_event,
+        by="first_broken_id",
+        description="Null when the log is intact, and when only its end is missing.",
+    )
+    is_type_of = shows(audit.Verification)
+
+
+@strawberry.type
+class AuditQueries:
+    audit_events: UncountedConnection[AuditEvent] | None = query(
+        resolve.all_audit_events,
+        guard=requires(Permission.AUDIT_READ, resource="filter.projectId"),
+        directives=[PAGED],
+    )
+    verify_audit_log: AuditVerification | None = query(
+        resolve.verify,
+        guard=requires(Permission.AUDIT_READ),
+        cost=100,
+        description="Recomputes the hash chain.",
+    )

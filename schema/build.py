@@ -12,6 +12,7 @@ from strawberry.types import ExecutionContext
 
 from resolvers.inputs.scalars import SCALARS
 from schema import refusals
+from schema.audit import AuditQueries
 from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptions
 from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
@@ -36,6 +37,7 @@ QUERIES: tuple[type, ...] = (
     TrainingQueries,
     MetricQueries,
     EventQueries,
+    AuditQueries,
 )
 MUTATIONS: tuple[type, ...] = (
     IdentityMutations,

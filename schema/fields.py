@@ -22,7 +22,7 @@ from domain.refusals import Invalid, Refusal, Refused
 from resolvers.context import Info
 from schema.access import Guard
 from schema.arguments import Arguments, settled
-from schema.audit import Audited
+from schema.audited import Audited
 from schema.directives import Cost
 
 Resolver = Callable[..., Any]
@@ -165,13 +165,13 @@ def mutation(
     Without `returns` the resolver answers with a mapping of the payload's fields. `refused` are the values of fields
     that are not null even when the mutation was refused.
     """
-    extensions: list[FieldExtension] = [Payload(returns, dict(refused or {}))]
+    extensions: list[FieldExtension] = [Payload(returns, dict(refused or {})), guard]
     if audited is not None:
-        extensions.append(Audited(audited))
+        extensions.append(Audited(audited, getattr(guard, "resource", None)))
     return strawberry.mutation(
         resolver=resolver,
         description=description,
-        extensions=[*extensions, guard],
+        extensions=extensions,
         directives=_directives((), cost),
     )
 

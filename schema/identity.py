@@ -16,10 +16,12 @@ from domain.decisions import Decision
 from resolvers import identity as resolve
 from resolvers import projects as resolve_projects
 from resolvers.inputs.limits import Sensitive
+from resolvers.paging import first_args
 from schema.access import public, requires, viewer
+from schema.audit import AuditEvent
 from schema.directives import PAGED
 from schema.fields import computed, identity, mutation, query, relation, shows
-from schema.nodes import Connection, Node
+from schema.nodes import Connection, Node, UncountedConnection
 from schema.refusals import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ class User(Node):
     created_at: datetime
     updated_at: datetime
     revision: int
+    audit_events: UncountedConnection[AuditEvent] | None = relation(
+        loaders.audit_events_of_user, by="id", args=first_args, guard=requires(Permission.AUDIT_READ)
+    )
     is_type_of = shows(rows.User)
 
 

@@ -93,11 +93,11 @@ async def test_the_audit_log_has_who_signed_in_and_not_the_password(client, ada,
 
     async with db.reading() as session:
         entries = await session.connection.fetch(
-            "SELECT action, outcome, actor_name, input FROM audit_events ORDER BY id"
+            "SELECT action, outcome, actor_name, after FROM audit_events ORDER BY id"
         )
     assert [tuple(entry) for entry in entries] == [
         ("LOGIN", "SUCCEEDED", "ada", {"username": "ada", "password": "[secret]"}),
-        ("LOGIN_FAILED", "REFUSED", "anonymous", {"username": "ada", "password": "[secret]"}),
+        ("LOGIN_FAILED", "REFUSED", "ada", {"username": "ada", "password": "[secret]"}),
     ]
 
 

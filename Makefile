@@ -6,12 +6,13 @@ MADE_FOR := $(shell $(PYTHON) -c pass 2>/dev/null && cat .venv/.installed 2>/dev
 STALE := $(if $(filter-out x$(subst $() ,_,$(CURDIR)),x$(subst $() ,_,$(MADE_FOR))),again)
 PYTEST_ARGS ?=
 
-.PHONY: help install explorer up test check static bench schema lock clean again
+.PHONY: help install explorer up test check endure static bench schema lock clean again
 
 help:
 	@echo 'make up      set up and start everything; Ctrl-C stops it'
 	@echo 'make test    set up and run every test'
 	@echo 'make check   style, types, layers, contract and the quick tests'
+	@echo 'make endure  kill workers and children in the middle of 50 runs (RUNS=n)'
 	@echo 'make bench   measure what the README says about speed'
 	@echo 'make schema  write schema.graphql as the code has it'
 	@echo 'make lock    choose the versions in requirements.lock anew'
@@ -38,6 +39,9 @@ static: install
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m headai schema | diff -u schema.graphql - || { echo 'schema.graphql is not what the code has: make schema'; exit 1; }
 	@$(PYTHON) scripts/check_migrations.py
+
+endure: install
+	@$(PYTHON) -m pytest -q tests/test_training_disturbed.py --disturbed-runs $(or $(RUNS),50)
 
 check: static
 	@$(PYTHON) -m pytest -q -m 'not slow and not page' $(PYTEST_ARGS)

@@ -27,10 +27,12 @@ RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a NamedTuple of `db.rows`, made
 Ring = Callable[[frozenset[str]], None]
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
+IDLE_IN_TRANSACTION = "5s"
+"""After so long the locks of a process that stands still in the middle of a transaction are given up."""
 _MAX_COMPILED = 2000
 _UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
                 asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError,
-                asyncpg.InternalClientError)  # fmt: skip
+                asyncpg.InternalClientError, asyncpg.IdleInTransactionSessionTimeoutError)  # fmt: skip
 
 
 class Prepared:
@@ -165,7 +167,11 @@ class Database:
                 reset=_leave_as_is,
                 command_timeout=60,
                 timeout=5,
-                server_settings={"application_name": "headai", "jit": "off"},
+                server_settings={
+                    "application_name": "headai",
+                    "jit": "off",
+                    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
+                },
             )
         except _UNREACHABLE as error:
             raise DatabaseUnavailable(str(error)) from error

@@ -98,6 +98,8 @@ class Held(NamedTuple):
     started_at: datetime | None
     finished_at: datetime | None
     heartbeat_at: datetime | None
+    checkpoint: Json | None
+    tries_from: int
 
 
 class TrainingData(NamedTuple):
@@ -463,7 +465,8 @@ async def seconds_per_round(session: Session, version_id: UUID) -> float | None:
     """What a round took the last runs that succeeded on this dataset version, as their median; None without any.
 
     At most 20 runs count. When none trained on this version, those on other versions of the dataset do. The time is
-    that of the attempt that succeeded, so it holds fetching the data and storing the model too.
+    that of the attempt that succeeded, so it holds fetching the data and storing the model too; the rounds are those
+    that this attempt trained (`progress` has `began_at` when it went on from a checkpoint).
     """
     found: float | None = await session.scalar(_SECONDS_PER_ROUND, version_id=version_id)
     return found
@@ -473,7 +476,9 @@ def _pace() -> Prepared:
     version_id = bindparam("version_id", type_=Uuid)
     asked = dataset_versions.alias("asked")
     seconds = cast(func.extract("epoch", run_attempts.c.finished_at - run_attempts.c.started_at), Double)
-    rounds = cast(func.jsonb_extract_path_text(training_runs.c.progress, "completed", type_=Text), Double)
+    completed = cast(func.jsonb_extract_path_text(training_runs.c.progress, "completed", type_=Text), Double)
+    began_at = cast(func.jsonb_extract_path_text(training_runs.c.progress, "began_at", type_=Text), Double)
+    rounds = completed - func.coalesce(began_at, literal(0.0, Double), type_=Double)
     on_version = (training_runs.c.dataset_version_id == version_id).label("on_version")
     last = (
         select(on_version, (seconds / rounds).label("pace"))
@@ -484,7 +489,11 @@ def _pace() -> Prepared:
         )
         .join(dataset_versions, dataset_versions.c.id == training_runs.c.dataset_version_id)
         .join(asked, asked.c.dataset_id == dataset_versions.c.dataset_id)
-        .where(asked.c.id == version_id, training_runs.c.status == literal(Status.SUCCEEDED.value), rounds > 0)
+        .where(
+            asked.c.id == version_id,
+            training_runs.c.status == literal(Status.SUCCEEDED.value),
+            rounds > 0,
+        )
         .order_by(on_version.desc(), training_runs.c.finished_at.desc())
         .limit(20)
         .subquery("last")
@@ -593,6 +602,11 @@ _BEAT = Prepared(
     .values(heartbeat_at=NOW, changed=training_runs.c.changed)
     .returning(training_runs.c.cancellation)
 )
+
+
+async def keep_checkpoint(session: Session, id: UUID, checkpoint: Json) -> None:
+    """Where the next attempt goes on from; nobody who watches the run is told."""
+    await session.run(update(training_runs).where(training_runs.c.id == id).values(checkpoint=checkpoint))
 
 
 async def add_transition(

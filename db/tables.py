@@ -306,6 +306,8 @@ training_runs = Table(
     Column("lease", Uuid),
     Column("cancellation", JSONB),
     Column("outcome", JSONB),
+    Column("checkpoint", JSONB),
+    Column("tries_from", Integer, nullable=False, server_default=text("0")),
     _changed(),
     Column("number", BigInteger, Identity(), nullable=False, unique=True),
     UniqueConstraint("project_id", "name"),

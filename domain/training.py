@@ -6,7 +6,8 @@ takes a run makes an attempt of its own and holds a lease; whoever holds another
 A run whose worker vanished is LOST and then QUEUED again. `maxAttempts` counts what a run does to itself: a failure
 that may pass is tried again until so many attempts have failed. A worker that vanishes is not the run's doing, so a run
 is taken up again after its first three losses whatever `maxAttempts` says, and after that as long as `maxAttempts`
-allows it. A worker that is told to stop hands its runs back, which counts for nothing.
+allows it. A worker that is told to stop hands its runs back, which counts for nothing. The next attempt goes on from
+the last checkpoint, and the steps it trains again replace those of the attempt before.
 """
 
 import random
@@ -476,6 +477,15 @@ async def record(
 SYSTEM_UNITS = {"system.cpu_percent": "percent", "system.rss_bytes": "bytes"}
 
 
+async def keep_checkpoint(
+    session: Session, run: Held, *, rounds: int, maker: str, sha256: str, object_key: str
+) -> None:
+    """The next attempt goes on from here; every step up to it is written. Raises `LeaseLost`."""
+    await leased(session, run)
+    checkpoint = {"rounds": rounds, "maker": maker, "sha256": sha256, "object_key": object_key}
+    await runs.keep_checkpoint(session, run.id, checkpoint)
+
+
 async def complete(
     session: Session,
     run: Held,
@@ -511,6 +521,7 @@ async def complete(
         reason=cancellation.get("reason") if canceling else reason,
         outcome=kept,
         progress=progress,
+        **({} if canceling else {"checkpoint": None}),
     )
     if kept is not None and now.register_model_id is not None:
         found = await models.by_ids(session, [now.register_model_id])
@@ -556,7 +567,7 @@ async def fail(
         return
     status = Status.TIMED_OUT if code is FailureCode.TIMEOUT else Status.FAILED
     row = await end_run(session, now, status, actor=WORKER, reason=message, failure=failure)
-    failed = [a for a in await _attempts(session, run.id) if a.status in (Status.FAILED, Status.TIMED_OUT)]
+    failed = [a for a in await _attempts(session, now) if a.status in (Status.FAILED, Status.TIMED_OUT)]
     if retryable and len(failed) < now.spec["max_attempts"]:
         await _queue_again(session, now._replace(status=row.status), "It may work the next time.")
 
@@ -578,7 +589,7 @@ async def _lose(session: Session, run: Held, message: str) -> None:
     if run.status == Status.CANCELING:
         await _canceled(session, run, message)
         return
-    attempts = await _attempts(session, run.id)
+    attempts = await _attempts(session, run)
     failure: Json = {"code": FailureCode.WORKER_LOST, "message": message, "retryable": True, "detail": None}
     await _lost(session, run, message, failure)
     losses = sum(1 for a in attempts if a.status == Status.LOST and a.failure is not None) + 1
@@ -603,8 +614,9 @@ async def hand_back(session: Session, run: Held) -> None:
     await _queue_again(session, now._replace(status=Status.LOST), "Its worker was stopped.")
 
 
-async def _attempts(session: Session, run_id: UUID) -> Sequence[Any]:
-    return (await runs.attempts_by_run(session, [run_id]))[run_id]
+async def _attempts(session: Session, run: Held) -> Sequence[Any]:
+    """The attempts since the run was last tried again on request."""
+    return [a for a in (await runs.attempts_by_run(session, [run.id]))[run.id] if a.number > run.tries_from]
 
 
 async def _lost(session: Session, run: Held, message: str, failure: Json | None) -> None:

@@ -98,6 +98,12 @@ class CommonSettings(BaseSettings):
     run_memory_limit_mb: int = Field(
         default=4096, ge=256, description="Memory in MiB that the child process of one training run may use."
     )
+    checkpoint_interval: timedelta = Field(
+        default=timedelta(seconds=5),
+        gt=timedelta(0),
+        description="How often a training run keeps where it is, and so about what a lost worker costs it; seconds or "
+        "an ISO 8601 duration. Checkpoints take at most two percent of the time, so those of large models are rarer.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least important message that is still logged."
     )
@@ -126,7 +132,9 @@ class CommonSettings(BaseSettings):
     def _in_any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("access_token_lifetime", "refresh_token_lifetime", "event_retention", mode="before")
+    @field_validator(
+        "access_token_lifetime", "refresh_token_lifetime", "event_retention", "checkpoint_interval", mode="before"
+    )
     @classmethod
     def _bare_number_is_seconds(cls, value: object) -> object:
         return int(value) if isinstance(value, str) and value.isdecimal() else value

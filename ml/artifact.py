@@ -38,6 +38,7 @@ def write(
     ended: Ended,
     rounds: int,
     best_step: int,
+    resumed_at: tuple[int, ...] = (),
 ) -> tuple[tuple[ArtifactFile, ...], dict[str, Any]]:
     """Evaluate the model and write its folder; the manifest lists the other files with their digests."""
     folder = Path(job.output)
@@ -63,6 +64,7 @@ def write(
         "ended": ended.value,
         "rounds": rounds,
         "best_step": best_step,
+        "resumed_at": list(resumed_at),
         "provenance": dict(job.provenance),
         "data_sha256": sha256_of(job.data),
         "validation_data_sha256": None if job.validation_data is None else sha256_of(job.validation_data),

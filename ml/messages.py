@@ -53,6 +53,15 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A local file that training can go on from, after so many rounds; whoever is told of it may delete it."""
+
+    rounds: int
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceUsage:
     """CPU in percent of one core since the sample before; resident memory in bytes."""
 
@@ -66,7 +75,8 @@ class TrainJob:
     """Everything a child needs; `spec` has been through `algorithm.resolve`. Paths are local files.
 
     `explicit_params` are the canonical names the caller set; `provenance` is copied into the manifest
-    (digests of the data versions, IDs).
+    (digests of the data versions, IDs). `checkpoint` is a file to go on from; `checkpoints` is the folder for new ones,
+    made about every `checkpoint_seconds` (None: none are made).
     """
 
     spec: TrainingSpec
@@ -76,6 +86,9 @@ class TrainJob:
     threads: int = 1
     explicit_params: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    checkpoints: str | None = None
+    checkpoint_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,20 +15,24 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from ml import artifact
+from ml import artifact, checkpoints
 from ml.algorithm import METRICS, native_metric
+from ml.checkpoints import Reached
 from ml.children import Control
 from ml.evaluation import f1
-from ml.messages import DataProblem, Ended, LogLine, Phase, RoundDone, Stop, TrainJob, TrainResult
+from ml.messages import Checkpoint, DataProblem, Ended, LogLine, Phase, RoundDone, Stop, TrainJob, TrainResult
 from ml.preparation import Floats, Prepared, prepare
 from ml.spec import Task, TrainingSpec
 
-Report = Callable[[RoundDone | LogLine | Phase], None]
+Report = Callable[[RoundDone | LogLine | Phase | Checkpoint], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """`model` is the text of the rounds kept; `best_step` is the last of them, None when nothing is kept."""
+    """`model` is the text of the rounds kept; `best_step` is the last of them, None when nothing is kept.
+
+    `resumed_at` are the rounds at which training went on from a checkpoint.
+    """
 
     ended: Ended
     rounds: int
@@ -36,6 +40,7 @@ class Fitted:
     best_metrics: dict[str, float]
     model: str
     params: dict[str, Any]
+    resumed_at: tuple[int, ...]
 
 
 def train_in_child(control: Control, job: TrainJob) -> TrainResult:
@@ -64,6 +69,7 @@ def train(job: TrainJob, report: Report, should_stop: Callable[[], Stop | None])
         ended=fitted.ended,
         rounds=fitted.rounds,
         best_step=fitted.best_step,
+        resumed_at=fitted.resumed_at,
     )
     report(Phase("finished", 1.0))
     return TrainResult(
@@ -158,18 +164,25 @@ def fit(job: TrainJob, prepared: Prepared, report: Report, should_stop: Callable
     """Boost until the rounds are done, the first metric has stopped improving, or a stop is asked for.
 
     The rounds kept are: with early stopping, or after a cancel that keeps the best, those up to the best round by the
-    first metric on the validation rows (the training rows when there are none); else all.
+    first metric on the validation rows (the training rows when there are none); else all. Going on from a checkpoint
+    gives the model of an undisturbed run, byte for byte, unless `checkpoints.repeats` says otherwise.
     """
     spec = job.spec
     lgb.register_logger(_Log(report))
     params = engine_params(job, prepared)
     metrics = _Metrics(spec, prepared)
+    reached = None if job.checkpoint is None else checkpoints.read(job.checkpoint)
+    resumed_at = () if reached is None else (*reached.resumed_at, reached.rounds)
+    checkpointing = checkpoints.Writer(job)
     try:
-        booster = _booster(params, prepared)
+        booster = _booster(params, prepared, None if reached is None else reached.model)
         watch = _Best(spec, "valid" if prepared.valid is not None else "train")
         ended, rounds, asked = Ended.COMPLETED, 0, None
+        if reached is not None:
+            rounds, named = reached.rounds, reached.metrics
+            watch.restore(reached)
         report(Phase("training", 0.0))
-        for step in range(spec.num_rounds):
+        for step in range(rounds, spec.num_rounds):
             asked = should_stop()
             if asked is not None:
                 ended = Ended.CANCELED
@@ -184,16 +197,33 @@ def fit(job: TrainJob, prepared: Prepared, report: Report, should_stop: Callable
             if watch.exhausted(step, named):
                 ended = Ended.EARLY_STOPPED
                 break
+            if checkpointing.due():
+                report(checkpointing.write(_reached(booster, rounds, named, watch, resumed_at)))
     except lgb.basic.LightGBMError as error:
         raise _refused(error) from error
     if rounds == 0 or asked is Stop.DISCARD:
-        return Fitted(ended, rounds, None, {}, "", params)
+        return Fitted(ended, rounds, None, {}, "", params, resumed_at)
     best = watch.step if spec.early_stopping_rounds is not None or ended is Ended.CANCELED else rounds - 1
     text = _without_threads(booster.model_to_string(num_iteration=best + 1))
-    return Fitted(ended, rounds, best, watch.metrics if best == watch.step else named, text, params)
+    return Fitted(ended, rounds, best, watch.metrics if best == watch.step else named, text, params, resumed_at)
 
 
-def _booster(params: dict[str, Any], prepared: Prepared) -> lgb.Booster:
+def _reached(
+    booster: lgb.Booster, rounds: int, metrics: dict[str, float], watch: _Best, resumed_at: tuple[int, ...]
+) -> Reached:
+    return Reached(
+        rounds=rounds,
+        model=booster.model_to_string(num_iteration=-1),
+        metrics=metrics,
+        best_step=watch.step,
+        best_score=watch.score,
+        best_metrics=watch.metrics,
+        resumed_at=resumed_at,
+    )
+
+
+def _booster(params: dict[str, Any], prepared: Prepared, model: str | None) -> lgb.Booster:
+    """A booster on the data; with the text of a model, one that has these trees already."""
     names = [f.model_name for f in prepared.features]
     categorical = [f.model_name for f in prepared.features if f.categories is not None]
     train = prepared.train
@@ -205,6 +235,10 @@ def _booster(params: dict[str, Any], prepared: Prepared) -> lgb.Booster:
         categorical_feature=categorical,
         params=params,
     )
+    if model is not None:
+        earlier = lgb.Booster(model_str=model)
+        # what lgb.train does with init_model; `earlier` has to live until the valid set is made
+        train_set._set_predictor(lgb.basic._InnerPredictor.from_booster(earlier, pred_parameter=params))
     booster = lgb.Booster(params=params, train_set=train_set)
     booster.set_train_data_name("train")
     if prepared.valid is not None:
@@ -224,14 +258,17 @@ class _Best:
         self._sign = 1.0 if METRICS[first].higher_is_better else -1.0
         self._patience = spec.early_stopping_rounds
         self._delta = float(spec.params.get("early_stopping_min_delta", 0.0))
-        self._score = -math.inf
+        self.score = -math.inf
         self.step = 0
         self.metrics: dict[str, float] = {}
 
+    def restore(self, reached: Reached) -> None:
+        self.score, self.step, self.metrics = reached.best_score, reached.best_step, reached.best_metrics
+
     def exhausted(self, step: int, metrics: dict[str, float]) -> bool:
         score = self._sign * metrics[self._name]
-        if step == 0 or score > self._score + self._delta:
-            self._score, self.step, self.metrics = score, step, metrics
+        if step == 0 or score > self.score + self._delta:
+            self.score, self.step, self.metrics = score, step, metrics
         return self._patience is not None and step - self.step >= self._patience
 
 

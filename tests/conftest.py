@@ -35,6 +35,10 @@ StartWorker = Callable[[], Awaitable[asyncio.subprocess.Process]]
 configure(style="console", level="WARNING")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--disturbed-runs", type=int, default=2, help="runs whose processes are killed at random rounds")
+
+
 @pytest.fixture(scope="session")
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedStack]:
     async with EmbeddedStack(tmp_path_factory.mktemp("servers")) as stack:
@@ -177,7 +181,12 @@ async def start_worker(settings: Settings, services: Services) -> AsyncIterator[
 
     async def start() -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headai", "worker", env=settings.environment(), cwd=Path(__file__).parents[1]
+            sys.executable,
+            "-m",
+            "headai",
+            "worker",
+            env=settings.environment() | {"HEADAI_CHECKPOINT_INTERVAL": "PT0.1S"},
+            cwd=Path(__file__).parents[1],
         )
         started.append(process)
         return process

@@ -9,9 +9,11 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import select
 
+from db.tables import artifacts, metric_series, run_attempts, run_logs, run_transitions, training_runs
 from tests.at_work import bell_of, look_at, queued_run
-from tests.test_training import CANCEL, steps_of
+from tests.test_training import CANCEL, key, steps_of
 
 
 @pytest.fixture
@@ -52,6 +54,48 @@ async def test_a_run_outlives_a_worker_that_is_killed(services, db, start_worker
     assert await steps_of(db, id, "valid.auc") == list(range(400))
     numbers = [int(line["number"]) for line in run["logs"]["nodes"]]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_worker_that_sleeps_longer_than_its_lease_writes_nothing_more(
+    services, db, start_worker, run_to_train, look
+):
+    id = await run_to_train(rounds=1000)
+    sleeper = await start_worker()
+    async with bell_of(services, id) as until:
+        await until(lambda: steps_of(db, id, "valid.auc"))
+        sleeper.send_signal(signal.SIGSTOP)
+        await start_worker()
+
+        async def is_over() -> Any:
+            run = await look(id)
+            return run if run["finishedAt"] else None
+
+        run = await until(is_over)
+        before = await everything_of(db, id)
+        sleeper.send_signal(signal.SIGCONT)
+        sleeper.terminate()
+        assert await sleeper.wait() == 0
+        after = await everything_of(db, id)
+
+    assert run["status"] == "SUCCEEDED"
+    assert [(a["status"], a["failure"]) for a in run["attempts"]] == [
+        ("LOST", {"code": "WORKER_LOST"}),
+        ("SUCCEEDED", None),
+    ]
+    assert after == before
+    assert await steps_of(db, id, "valid.auc") == list(range(1000))
+
+
+async def everything_of(db: Any, id: str) -> list[Any]:
+    """Every row that a worker writes about a run."""
+    found: list[Any] = []
+    async with db.reading() as session:
+        found += await session.records(select(training_runs).where(training_runs.c.id == key(id)))
+        for table in (run_attempts, run_transitions, run_logs, artifacts):
+            found += await session.records(select(table).where(table.c.run_id == key(id)).order_by(*table.primary_key))
+        series = select(metric_series).where(metric_series.c.run_id == key(id)).order_by(metric_series.c.id)
+        found += await session.records(series)
+    return found
 
 
 async def test_a_worker_that_is_told_to_stop_hands_its_run_back(services, db, start_worker, run_to_train, look):

@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 class WorkerSettings:
     """Where everything is; `runs_at_once` is how many runs train here at the same time, `threads` on how many cores.
 
-    `event_retention` is how long events stay in the log.
+    `event_retention` is how long events stay in the log, `checkpoint_seconds` how often a run keeps where it is.
     """
 
     database_url: str
@@ -41,6 +41,7 @@ class WorkerSettings:
     run_memory_limit_mb: int
     runs_at_once: int
     event_retention: timedelta
+    checkpoint_seconds: float
     threads: int = os.cpu_count() or 1
 
 
@@ -79,6 +80,7 @@ async def work(settings: WorkerSettings, stop: asyncio.Event) -> None:
             children=children,
             threads=settings.threads,
             event_retention=settings.event_retention,
+            checkpoint_seconds=settings.checkpoint_seconds,
         )
         await stack.enter_async_context(present(db, worker.name))
         _log.info("worker is ready", worker=worker.name)

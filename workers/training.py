@@ -31,7 +31,19 @@ from db.vocabulary import FailureCode, LogLevel, LogStream
 from domain import training
 from domain.models import outcome_of
 from domain.training import LeaseLost, Line, StoredFile, cancel_topic
-from ml.messages import DataProblem, Ended, LogLine, Phase, ResourceUsage, RoundDone, Stop, TrainJob, TrainResult
+from ml import checkpoints
+from ml.messages import (
+    Checkpoint,
+    DataProblem,
+    Ended,
+    LogLine,
+    Phase,
+    ResourceUsage,
+    RoundDone,
+    Stop,
+    TrainJob,
+    TrainResult,
+)
 from ml.processes import ChildDied, ChildFailure, ChildRaised, ChildRun, Killed, OutOfMemory, TimedOut
 from ml.spec import TrainingSpec
 from storage.keys import artifact_key
@@ -114,6 +126,10 @@ class _Attempt:
         self._progress: Json | None = None
         self._progress_due = 0.0
         self._training_since = 0.0
+        self._began_at = 0
+        self._stored: str | None = None if run.checkpoint is None else run.checkpoint["object_key"]
+        self._checkpoint: Checkpoint | None = None
+        self._checkpoint_bell = asyncio.Event()
         self._writing = asyncio.Lock()
 
     async def see_through(self) -> None:
@@ -200,12 +216,16 @@ class _Attempt:
         data = await self._fetched(self._run.dataset_version_id, "data")
         assert data is not None, "a run of LightGBM names its data"
         validation = await self._fetched(self._run.validation_dataset_version_id, "validation")
+        checkpoint = await self._reached()
         job = TrainJob(
             spec=self._spec,
             data=str(data),
             output=str(self._folder / "artifact"),
             validation_data=None if validation is None else str(validation),
             threads=self._worker.threads,
+            checkpoint=None if checkpoint is None else str(checkpoint),
+            checkpoints=str(self._folder / "checkpoints"),
+            checkpoint_seconds=self._worker.checkpoint_seconds,
             explicit_params=tuple(p["name"] for p in self._run.params if p["explicit"]),
             provenance={
                 "run": self._run.id.hex,
@@ -230,7 +250,8 @@ class _Attempt:
         asking = asyncio.create_task(self._child.result())
         try:
             await self._write(training.started, environment=_environment())
-            result: TrainResult = await asking
+            async with self._alongside(self._storing_checkpoints()):
+                result: TrainResult = await asking
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
@@ -261,6 +282,65 @@ class _Attempt:
             progress=self._final_progress(result),
             reason=_reason(result),
         )
+        if self._stored is not None and result.ended is not Ended.CANCELED:
+            await self._discard(self._stored)
+
+    # Checkpoints
+
+    async def _reached(self) -> Path | None:
+        """The checkpoint to go on from as a file of this attempt; None when there is none that can be used."""
+        kept = self._run.checkpoint
+        if kept is None:
+            return None
+        path = self._folder / "checkpoint.json"
+        problem: str | None = None
+        if kept["maker"] != checkpoints.maker():
+            problem = f"was made with {kept['maker']}, and this is {checkpoints.maker()}"
+        else:
+            try:
+                found = await self._patiently(self._worker.store.download_file, kept["object_key"], path)
+                problem = "is damaged" if found != kept["sha256"] else None
+            except ObjectMissing:
+                problem = "is not in the store any more"
+        if problem is not None:
+            self._line(LogLevel.WARNING, f"Training starts over: its checkpoint {problem}.")
+            return None
+        self._began_at = kept["rounds"]
+        self._line(LogLevel.INFO, f"Going on after round {kept['rounds'] - 1}.")
+        if not checkpoints.repeats(self._spec.params):
+            self._line(
+                LogLevel.WARNING,
+                "LightGBM draws its random numbers anew from here on: the model differs from one trained in one go.",
+            )
+        return path
+
+    async def _storing_checkpoints(self) -> None:
+        """Put the newest checkpoint into the store, then say so, then delete the one before."""
+        while True:
+            await self._checkpoint_bell.wait()
+            self._checkpoint_bell.clear()
+            newest, self._checkpoint = self._checkpoint, None
+            if newest is None:
+                continue
+            path = Path(newest.path)
+            key = artifact_key(self._run.id, self._run.attempt, f"checkpoints/{path.name}")
+            await self._patiently(self._worker.store.upload_file, path, key, _CONTENT_TYPES[path.suffix])
+            await self._write(
+                training.keep_checkpoint,
+                rounds=newest.rounds,
+                maker=checkpoints.maker(),
+                sha256=newest.sha256,
+                object_key=key,
+            )
+            before, self._stored = self._stored, key
+            await asyncio.to_thread(path.unlink)
+            if before is not None:
+                await self._discard(before)
+
+    async def _discard(self, key: str) -> None:
+        """Best effort: what stays is deleted with the run."""
+        with suppress(StoreUnavailable):
+            await self._worker.store.delete([key])
 
     async def _failed(
         self, code: FailureCode, message: str, *, detail: str | None = None, retryable: bool = False
@@ -342,10 +422,15 @@ class _Attempt:
                 self._line(LogLevel.DEBUG, f"Phase: {name}")
                 if name == "training":
                     self._training_since = time.monotonic()
-                    self._progress = self._training_progress(0)
+                    self._progress = self._training_progress(self._began_at)
                 else:
                     self._progress = (self._progress or {"fraction": fraction}) | {"phase": name}
                 self._progress_due = 0.0
+            case Checkpoint():
+                if self._checkpoint is not None:
+                    Path(self._checkpoint.path).unlink(missing_ok=True)
+                self._checkpoint = message
+                self._checkpoint_bell.set()
         self._bell.set()
 
     def _line(self, level: LogLevel, text: str) -> None:
@@ -355,7 +440,8 @@ class _Attempt:
     def _training_progress(self, rounds: int) -> Json:
         total = self._spec.num_rounds
         taken = time.monotonic() - self._training_since
-        finish = datetime.now(UTC) + timedelta(seconds=taken / rounds * (total - rounds)) if rounds else None
+        done = rounds - self._began_at
+        finish = datetime.now(UTC) + timedelta(seconds=taken / done * (total - rounds)) if done else None
         return {
             "fraction": rounds / total,
             "phase": "training",
@@ -373,6 +459,7 @@ class _Attempt:
             "completed": result.rounds,
             "total": self._spec.num_rounds,
             "unit": "rounds",
+            "began_at": self._began_at,
         }
 
     async def _flushing(self) -> None:

@@ -15,7 +15,7 @@ class Worker:
     """`scratch` is a folder for files that may be gone after a restart; `children` forks the learning processes.
 
     `run_memory_limit_mb` is what one child may use, `threads` on how many cores a run trains, `event_retention` how
-    long events stay in the log.
+    long events stay in the log, `checkpoint_seconds` about what a lost worker costs a run.
     """
 
     db: Database
@@ -26,4 +26,5 @@ class Worker:
     run_memory_limit_mb: int
     children: Template
     threads: int = 1
+    checkpoint_seconds: float = 5.0
     event_retention: timedelta = timedelta(days=30)

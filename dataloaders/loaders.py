@@ -7,7 +7,7 @@ from auth.permissions import Permission
 from dataloaders.batching import Loader, Reads, many, one, paged
 from db import access, audit, datasets, events, metrics, models, predictions, projects, runs, uploads, users
 from db.ids import Kind, identify
-from db.rows import Event, Grant, SystemActor, User
+from db.rows import Event, Grant, Session, SystemActor, User
 from events.log import visible
 
 user = one(users.by_ids, reads=None)
@@ -70,6 +70,20 @@ async def _actors(context: Reads, keys: Sequence[str], _: object) -> Mapping[str
     found.update({key: SystemActor(key.removeprefix("system:")) for key in keys if key.startswith("system:")})
     return found
 
+
+async def _sessions(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, Session]:
+    """One's own, and everybody's for holders of SESSION_MANAGE."""
+    caller = context.principal
+    if caller is None:
+        return {}
+    async with context.db.reading() as reading:
+        found = await access.sessions_by_ids(reading, keys)
+    everybody = caller.may(Permission.SESSION_MANAGE)
+    return {id: row for id, row in found.items() if everybody or row.user_id == caller.user_id}
+
+
+session = Loader(_sessions, lambda: None, None)
+sessions_of_user = paged(access.sessions_of_users, reads=Permission.SESSION_MANAGE)
 
 actor = Loader(_actors, lambda: None, None)
 

@@ -14,7 +14,7 @@ from auth.principals import HeldGrant, Principal
 from db.database import Prepared, Session
 from db.forgetting import forgetting
 from db.ids import new_id
-from db.paging import Order, Page, PageArgs, page
+from db.paging import Order, Page, PageArgs, page, pages
 from db.rows import Grant, Role, columns
 from db.rows import Session as SessionRow
 from db.tables import grants, refresh_tokens, roles, sessions, users
@@ -36,6 +36,22 @@ _PRINCIPAL = Prepared(
         sessions.c.expires_at > func.clock_timestamp(),
     )
 )
+CALLERS = "callers"
+"""The topic that rings when sessions end."""
+_SESSIONS = Prepared(
+    select(*columns(SessionRow, sessions)).where(sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+)
+_STILL_OPEN = Prepared(
+    select(sessions.c.id)
+    .select_from(sessions.join(users, users.c.id == sessions.c.user_id))
+    .where(
+        sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        users.c.status == UserStatus.ACTIVE.value,
+        sessions.c.revoked_at.is_(None),
+        sessions.c.expires_at > func.clock_timestamp(),
+    )
+)
+_NEWEST_FIRST = Order.by("CREATED_AT", sessions.c.created_at, sessions.c.id, descending=True)
 _ROLE = columns(Role, roles)
 _ROLES = Prepared(select(*_ROLE).where(roles.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
 _GRANTS = Prepared(select(*columns(Grant, grants)).where(grants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
@@ -121,12 +137,33 @@ async def use_refresh_token(session: Session, digest: bytes, session_id: UUID, l
     return expires_at
 
 
-async def revoke_sessions(session: Session, user_id: UUID, *, only: UUID | None = None) -> int:
-    """End one session of a user, or all of them; how many were still open."""
+async def revoke_sessions(session: Session, user_id: UUID, *, only: UUID | None = None, but: UUID | None = None) -> int:
+    """End one session of a user, or all of them, or all but one; how many were still open.
+
+    Every process that has connections of theirs is woken.
+    """
     statement = update(sessions).where(sessions.c.user_id == user_id, sessions.c.revoked_at.is_(None))
     if only is not None:
         statement = statement.where(sessions.c.id == only)
+    if but is not None:
+        statement = statement.where(sessions.c.id != but)
+    session.topics.add(CALLERS)
     return await session.run(statement.values(revoked_at=func.clock_timestamp()))
+
+
+async def still_open(session: Session, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these sessions that have not ended, and whose users may still come in."""
+    return {record[0] for record in await session.records(_STILL_OPEN, ids=list(ids))}
+
+
+async def sessions_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, SessionRow]:
+    return {row.id: row for row in await session.all(SessionRow, _SESSIONS, ids=list(ids))}
+
+
+async def sessions_of_users(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[SessionRow]]:
+    """Newest first, those that are over included, until they are forgotten."""
+    statement = select(*columns(SessionRow, sessions))
+    return await pages(session, SessionRow, statement, sessions.c.user_id, ids, _NEWEST_FIRST, args)
 
 
 async def forget_old_sessions(session: Session, *, limit: int) -> int:

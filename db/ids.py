@@ -32,6 +32,7 @@ class Kind(StrEnum):
     EVALUATION = "evaluation"
     PREDICTION = "prediction"
     SERIES = "series"
+    SESSION = "session"
     EVENT = "event"
     AUDIT_EVENT = "audit"
 

@@ -42,6 +42,8 @@ class Session(NamedTuple):
     created_at: datetime
     last_seen_at: datetime
     expires_at: datetime
+    ip_address: str | None
+    user_agent: str | None
     revoked_at: datetime | None
 
 

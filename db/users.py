@@ -45,6 +45,22 @@ async def password_of(session: Session, username: str) -> tuple[UUID, str | None
     return (found[0][0], found[0][1], found[0][2]) if found else None
 
 
+async def digest_of(session: Session, user_id: UUID) -> tuple[str, str | None]:
+    """The name of an account and the digest of its password."""
+    found = await session.records(select(users.c.username, users.c.password_digest).where(users.c.id == user_id))
+    return found[0][0], found[0][1]
+
+
+async def exchange_password(session: Session, user_id: UUID, *, old: str, new: str) -> bool:
+    """Put another digest in the place of `old`; False when that one is not there any more."""
+    statement = (
+        update(users)
+        .where(users.c.id == user_id, users.c.password_digest == old)
+        .values(password_digest=new, updated_at=func.clock_timestamp(), revision=users.c.revision + 1)
+    )
+    return await session.run(statement) == 1
+
+
 async def listed(session: Session, args: PageArgs) -> Page[User]:
     statement = select(*_ROW)
     wanted = args.filter

@@ -7,12 +7,15 @@ from typing import NamedTuple
 from uuid import UUID
 
 from auth import passwords
+from auth.permissions import Permission
+from auth.principals import Principal
 from auth.tokens import TokenIssuer, new_refresh_token, refresh_digest
 from db import access, users
 from db.database import Database, Session, Touched
-from db.ids import Kind, global_id
+from db.ids import Kind, global_id, key_of
+from db.rows import Session as SessionRow
 from db.vocabulary import EventType, UserStatus
-from domain.refusals import ErrorCode, NotAuthenticated, Refused
+from domain.refusals import ErrorCode, Invalid, NotAuthenticated, Refused, not_found
 from events.log import publish, user_actor
 
 _HASHING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
@@ -98,6 +101,49 @@ async def logout(session: Session, *, user_id: UUID, session_id: UUID, everywher
     ended = await access.revoke_sessions(session, user_id, only=None if everywhere else session_id)
     if ended:
         await publish(session, EventType.SESSION_REVOKED, user_id, project_id=None, actor=user_actor(user_id))
+    return ended
+
+
+async def revoke(session: Session, actor: Principal, *, session_id: str) -> SessionRow:
+    """End one session, one's own or, with SESSION_MANAGE, anybody's; one that is over stays as it is.
+
+    Raises `Refused` when there is no such session that the caller may see.
+    """
+    key = key_of(session_id, Kind.SESSION)
+    found = (await access.sessions_by_ids(session, [key])).get(key) if key else None
+    if found is None or not (found.user_id == actor.user_id or actor.may(Permission.SESSION_MANAGE)):
+        raise Refused(not_found("session", session_id, "input", "id"))
+    if await access.revoke_sessions(session, found.user_id, only=found.id):
+        await publish(
+            session, EventType.SESSION_REVOKED, found.user_id, project_id=None, actor=user_actor(actor.user_id)
+        )
+    return (await access.sessions_by_ids(session, [found.id]))[found.id]
+
+
+async def change_password(db: Database, actor: Principal, *, current: str, new: str) -> int:
+    """Give oneself another password; every other session of the user ends, and this one stays. How many ended.
+
+    Raises `Refused` when the current password is wrong or the new one is weak, or is the current one.
+    """
+    async with db.reading() as session:
+        username, stored = await users.digest_of(session, actor.user_id)
+    wrong = NotAuthenticated(message="The current password is wrong.", path=("input", "currentPassword"))
+    if not await check_password(current, stored) or stored is None:
+        raise Refused(wrong)
+    weak = passwords.weakness(new, username=username)
+    if weak is not None or new == current:
+        reason = weak.reason if weak is not None else "This is the password you have. Choose another one."
+        raise Refused(Invalid(code=ErrorCode.WEAK_PASSWORD, message=reason, path=("input", "newPassword")))
+    digest = await digest_password(new)
+    async with db.transaction() as session:
+        if not await users.exchange_password(session, actor.user_id, old=stored, new=digest):
+            raise Refused(wrong)
+        session.touched.append(Touched(global_id(Kind.USER, actor.user_id), None))
+        ended = await access.revoke_sessions(session, actor.user_id, but=actor.session_id)
+        if ended:
+            await publish(
+                session, EventType.SESSION_REVOKED, actor.user_id, project_id=None, actor=user_actor(actor.user_id)
+            )
     return ended
 
 

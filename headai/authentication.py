@@ -27,6 +27,8 @@ class Caller:
 
 
 NOBODY = Caller()
+SESSION_ENDED = "This session has ended. Sign in again."
+TOKEN_EXPIRED = "The access token has expired. Renew it with `refreshTokens`, or sign in again."  # noqa: S105
 
 
 async def authenticate(services: Services, authorization: str | None) -> Caller:
@@ -39,7 +41,7 @@ async def authenticate(services: Services, authorization: str | None) -> Caller:
     try:
         claims = services.tokens.verify(token.strip())
     except ExpiredToken:
-        return Caller(rejected="The access token has expired. Renew it with `refreshTokens`, or sign in again.")
+        return Caller(rejected=TOKEN_EXPIRED)
     except InvalidToken:
         return Caller(rejected="The access token is not one of this server. Sign in again.")
     return await reload(services, claims)
@@ -50,7 +52,7 @@ async def reload(services: Services, claims: Claims) -> Caller:
     async with services.db.reading() as session:
         principal = await access.principal(session, session_id=claims.session_id, user_id=claims.user_id)
     if principal is None:
-        return Caller(rejected="This session has ended. Sign in again.")
+        return Caller(rejected=SESSION_ENDED)
     return Caller(principal, claims)
 
 

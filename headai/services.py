@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from auth.tokens import TokenIssuer
 from db import access, events
 from db.database import Database
+from events.callers import Callers
 from events.wakeups import Wakeups, redis_of
 from headai import __version__
 from headai.settings import Settings
@@ -37,6 +38,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 watch=statements.sent,
             )
         )
+        callers = await stack.enter_async_context(Callers(db, wakeups))
         store = await stack.enter_async_context(ObjectStore.open(settings.store()))
         template = Template()
         stack.push_async_callback(template.close)
@@ -53,6 +55,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         yield Services(
             db=db,
             wakeups=wakeups,
+            callers=callers,
             store=store,
             copies=LocalCopies(store, settings.home / "models"),
             children=children,

@@ -6,7 +6,9 @@ the `id` of its event; a client that comes back with `Last-Event-ID` goes on aft
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.endpoints import HTTPEndpoint
@@ -14,11 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from db.database import DatabaseUnavailable
-from headai.authentication import authenticate, context_for
+from headai.authentication import SESSION_ENDED, TOKEN_EXPIRED, Caller, authenticate, context_for
 from headai.http import refused, unavailable
 from headai.requests import BadRequest, Operation, asked, encoded, posted
 from monitoring.metrics import METRICS
+from resolvers.context import Services
 from schema.execution import stream
+from schema.failures import unauthenticated
 
 SIGN_OF_LIFE_SECONDS = 12.0
 
@@ -47,22 +51,46 @@ class GraphQLStream(HTTPEndpoint):
             variables["after"] = request.headers["last-event-id"]
         results = stream(operation.query, variables, operation.name, context_for(services, request, caller))
         return StreamingResponse(
-            _events(results),
+            _events(results, services, caller),
             headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
             media_type="text/event-stream",
         )
 
 
-async def _events(results: AsyncGenerator[tuple[dict[str, Any], bool], None]) -> AsyncIterator[bytes]:
-    """The results as events, with a comment now and then so that nobody takes silence for death."""
+async def _events(
+    results: AsyncGenerator[tuple[dict[str, Any], bool], None], services: Services, caller: Caller
+) -> AsyncIterator[bytes]:
+    """The results as events, with a comment now and then so that nobody takes silence for death.
+
+    A session that ends and a token that runs out end the stream with UNAUTHENTICATED.
+    """
+    over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def end(reason: str) -> None:
+        if not over.done():
+            over.set_result(reason)
+
+    presence = ExitStack()
+    if caller.claims is not None:
+        presence.enter_context(services.callers.connected(caller.claims.session_id, partial(end, SESSION_ENDED)))
+        seconds = (caller.claims.expires_at - datetime.now(UTC)).total_seconds()
+        expiry = asyncio.get_running_loop().call_later(seconds, end, TOKEN_EXPIRED)
+        presence.callback(expiry.cancel)
     METRICS.connection_opened("sse")
     coming: asyncio.Future[tuple[dict[str, Any], bool]] | None = None
     try:
         async with aclosing(results):
             while True:
                 coming = coming or asyncio.ensure_future(anext(results))
-                done, _ = await asyncio.wait([coming], timeout=SIGN_OF_LIFE_SECONDS)
-                if not done:
+                waited_for: set[asyncio.Future[Any]] = {coming, over}
+                await asyncio.wait(waited_for, timeout=SIGN_OF_LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if over.done():
+                    denied = unauthenticated(over.result())
+                    yield b"event: next\ndata: " + encoded({"errors": [denied.formatted]}) + b"\n\n"
+                    coming.cancel()
+                    await asyncio.wait([coming])
+                    break
+                if not coming.done():
                     yield b":\n\n"
                     continue
                 try:
@@ -75,6 +103,7 @@ async def _events(results: AsyncGenerator[tuple[dict[str, Any], bool], None]) ->
                 yield identified + b"event: next\ndata: " + encoded(response) + b"\n\n"
             yield b"event: complete\ndata:\n\n"
     finally:
+        presence.close()
         if coming is not None:
             coming.cancel()
         METRICS.connection_closed("sse")

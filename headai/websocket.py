@@ -6,7 +6,7 @@ payload. When the token runs out the socket closes with 4403, and clients connec
 """
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from db.database import DatabaseUnavailable
-from headai.authentication import NOBODY, Caller, authenticate, context_for, reload
+from headai.authentication import NOBODY, SESSION_ENDED, Caller, authenticate, context_for, reload
 from headai.http import unavailable
 from headai.requests import BadRequest, Operation, decoded, encoded
 from monitoring.metrics import METRICS
@@ -67,6 +67,7 @@ class Connection:
         self._acknowledged = False
         self._running: dict[str, asyncio.Task[None]] = {}
         self._expiry: asyncio.TimerHandle | None = None
+        self._presence = ExitStack()
 
     async def serve(self) -> None:
         silence = asyncio.get_running_loop().call_later(
@@ -86,6 +87,7 @@ class Connection:
             silence.cancel()
             if self._expiry is not None:
                 self._expiry.cancel()
+            self._presence.close()
             for task in self._running.values():
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
@@ -144,12 +146,21 @@ class Connection:
         if caller.rejected is not None:
             raise Closed(4403, caller.rejected)
         self._caller = caller
+        self._presence.close()
+        if caller.claims is not None:
+            self._presence.enter_context(self._services.callers.connected(caller.claims.session_id, self._ended))
         if self._expiry is not None:
             self._expiry.cancel()
         if caller.until is not None:
             seconds = (caller.until - datetime.now(UTC)).total_seconds()
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(seconds, self._close_soon, 4403, "The access token has expired.")
+
+    def _ended(self) -> None:
+        """The session is over: nothing more is sent, and the socket closes."""
+        for task in self._running.values():
+            task.cancel()
+        self._close_soon(4403, SESSION_ENDED)
 
     def _close_soon(self, code: int, reason: str) -> None:
         closing = asyncio.ensure_future(self._close(code, reason))

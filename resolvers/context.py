@@ -12,6 +12,7 @@ from auth.permissions import Permission
 from auth.principals import Principal
 from auth.tokens import TokenIssuer
 from db.database import Database
+from events.callers import Callers
 from events.log import user_actor
 from events.wakeups import Wakeups
 from ml.processes import ChildPool
@@ -43,6 +44,7 @@ class Services:
 
     db: Database
     wakeups: Wakeups
+    callers: Callers
     store: ObjectStore
     copies: LocalCopies
     children: ChildPool

@@ -12,16 +12,18 @@ from dataloaders import loaders
 from db import access, users
 from db.ids import Kind, key_of
 from db.paging import Page, PageArgs
-from db.rows import Role, User
+from db.rows import Role, Session, User
 from domain import sessions
 from domain import users as people
 from domain.decisions import Decision, decide
 from resolvers.context import Context, Info
 from resolvers.inputs.identity import (
+    ChangePasswordInput,
     CreateUserInput,
     LoginInput,
     LogoutInput,
     RefreshTokensInput,
+    RevokeSessionInput,
     UserFilter,
     UserOrder,
     UserOrderField,
@@ -128,6 +130,22 @@ async def logout(info: Info, input: LogoutInput) -> int:
         return await sessions.logout(
             session, user_id=caller.user_id, session_id=caller.session_id, everywhere=input.everywhere
         )
+
+
+async def revoke_session(info: Info, input: RevokeSessionInput) -> Session:
+    async with info.context.db.transaction() as session:
+        return await sessions.revoke(session, info.context.caller, session_id=input.id)
+
+
+async def change_password(info: Info, input: ChangePasswordInput) -> int:
+    return await sessions.change_password(
+        info.context.db, info.context.caller, current=input.current_password, new=input.new_password
+    )
+
+
+def is_current(root: Session, info: Info) -> bool:
+    context: Context = info.context
+    return context.principal is not None and context.principal.session_id == root.id
 
 
 async def create_user(info: Info, input: CreateUserInput) -> User:

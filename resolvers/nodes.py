@@ -27,6 +27,7 @@ LOADERS: dict[Kind, Loader] = {
     Kind.COLUMN: loaders.column,
     Kind.UPLOAD: loaders.upload,
     Kind.SERIES: loaders.metric_series,
+    Kind.SESSION: loaders.session,
     Kind.EVENT: loaders.event,
     Kind.AUDIT_EVENT: loaders.audit_event,
     Kind.RUN: loaders.run,

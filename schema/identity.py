@@ -45,10 +45,30 @@ class User(Node):
     created_at: datetime
     updated_at: datetime
     revision: int
+    sessions: Connection[Annotated["Session", strawberry.lazy("schema.identity")]] | None = relation(
+        loaders.sessions_of_user,
+        by="id",
+        args=first_args,
+        guard=requires(Permission.SESSION_MANAGE, resource="id"),
+    )
     audit_events: UncountedConnection[AuditEvent] | None = relation(
         loaders.audit_events_of_user, by="id", args=first_args, guard=requires(Permission.AUDIT_READ)
     )
     is_type_of = shows(rows.User)
+
+
+@strawberry.type
+class Session(Node):
+    id: strawberry.ID = identity(Kind.SESSION)
+    user: User = relation(loaders.user, by="user_id")
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    ip_address: str | None
+    user_agent: str | None
+    current: bool = computed(resolve.is_current)
+    revoked_at: datetime | None
+    is_type_of = shows(rows.Session)
 
 
 Actor = Annotated[User | SystemActor, strawberry.union("Actor", description="Who did something.")]
@@ -102,6 +122,7 @@ class PermissionDecision:
 class Viewer:
     principal: Principal = relation(loaders.user, by="user_id")
     user: User | None = relation(loaders.user, by="user_id")
+    session: Session | None = relation(loaders.session, by="session_id")
     permissions: list[Permission] = computed(
         lambda root: sorted(root.permissions),
         description="Global permissions. Ask `viewerCan` on a resource for the rest.",
@@ -146,6 +167,18 @@ class LogoutPayload:
 
 
 @strawberry.type
+class RevokeSessionPayload:
+    session: Session | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class ChangePasswordPayload:
+    revoked_sessions: int
+    errors: list[UserError]
+
+
+@strawberry.type
 class CreateUserPayload:
     user: User | None
     errors: list[UserError]
@@ -170,6 +203,16 @@ class IdentityMutations:
         returns="revoked_sessions",
         refused={"revoked_sessions": 0},
         audited=AuditAction.LOGOUT,
+    )
+    revoke_session: RevokeSessionPayload | None = mutation(
+        resolve.revoke_session, guard=viewer, returns="session", audited=AuditAction.SESSION_REVOKE
+    )
+    change_password: ChangePasswordPayload | None = mutation(
+        resolve.change_password,
+        guard=viewer,
+        returns="revoked_sessions",
+        refused={"revoked_sessions": 0},
+        audited=AuditAction.PASSWORD_CHANGE,
     )
     create_user: CreateUserPayload | None = mutation(
         resolve.create_user,

@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
+
+from events.wakeups import Wakeups
 
 VIEWER = "{ viewer { user { username } } }"
 
@@ -123,13 +125,29 @@ async def test_another_subprotocol_is_4406(connect, db):
         assert await close_code(socket) == 4406
 
 
-async def test_a_session_that_ended_meanwhile_is_unauthenticated_for_the_next_operation(
-    connect, admin, token_of, execute
+async def test_a_session_that_ended_elsewhere_closes_the_silent_socket_with_4403(
+    connect, admin, token_of, execute, monkeypatch
 ):
+    monkeypatch.setattr(Wakeups, "patience", 3600.0)  # so that only a wake-up can do it
     async with connect() as socket:
         await initialised(socket, token_of(admin))
+        await send(socket, id="1", type="subscribe", payload={"query": "subscription { events { __typename } }"})
+        assert (await receive(socket))["payload"] == {"data": {"events": {"__typename": "StreamCaughtUp"}}}
         await execute("mutation { logout(input: {}) { revokedSessions } }", principal=admin)
-        await send(socket, id="1", type="subscribe", payload={"query": VIEWER})
 
-        answer = await receive(socket)
-        assert answer["payload"]["errors"][0]["message"] == "This session has ended. Sign in again."
+        with suppress(websockets.ConnectionClosed):
+            while True:  # what was on its way already
+                assert (await receive(socket))["payload"] == {"data": {"events": {"__typename": "Event"}}}
+        assert (socket.close_code, socket.close_reason) == (4403, "This session has ended. Sign in again.")
+
+
+async def test_a_session_of_another_person_stays_when_one_ends(connect, admin, caller, token_of, execute):
+    vera = await caller("Viewer", username="vera")
+    async with connect() as hers, connect() as his:
+        await initialised(hers, token_of(vera))
+        await initialised(his, token_of(admin))
+        await execute("mutation { logout(input: {}) { revokedSessions } }", principal=admin)
+        assert await close_code(his) == 4403
+
+        await send(hers, id="1", type="subscribe", payload={"query": VIEWER})
+        assert (await receive(hers))["payload"] == {"data": {"viewer": {"user": {"username": "vera"}}}}

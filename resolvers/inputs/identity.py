@@ -67,6 +67,17 @@ class LogoutInput:
 
 
 @strawberry.input
+class RevokeSessionInput:
+    id: strawberry.ID
+
+
+@strawberry.input
+class ChangePasswordInput:
+    current_password: str = limited(sensitive=True)
+    new_password: str = limited(sensitive=True, min_length=12, max_length=1024)
+
+
+@strawberry.input
 class CreateUserInput:
     username: str = limited(min_length=2, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")
     email: str

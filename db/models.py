@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -33,7 +34,18 @@ from db.conditions import instant, one_of, tagged, words
 from db.database import Prepared, Session
 from db.ids import Kind, key_of, new_id
 from db.paging import InvalidPage, Key, Order, Page, PageArgs, page, pages
-from db.rows import AliasChange, Evaluation, Json, Model, ModelAlias, ModelTarget, ModelVersion, Tags, columns
+from db.rows import (
+    AliasChange,
+    Evaluation,
+    Json,
+    Model,
+    ModelAlias,
+    ModelTarget,
+    ModelVersion,
+    Tags,
+    TrainingRun,
+    columns,
+)
 from db.tables import alias_changes, evaluations, model_aliases, model_versions, models, training_runs
 from db.vocabulary import ImportanceKind, ModelVersionStatus
 
@@ -392,6 +404,55 @@ async def insert_unless_taken(
 
 async def by_name(session: Session, project_id: UUID, name: str) -> Model | None:
     return await session.first(Model, _BY_NAME, project=project_id, name=name)
+
+
+async def change_unless_taken(session: Session, id: UUID, **values: Any) -> Model | None:
+    """Write columns of a model; None, and nothing written, when another one of its project has the name."""
+    statement = (
+        update(models)
+        .where(models.c.id == id)
+        .values(**values, updated_at=func.clock_timestamp(), revision=models.c.revision + 1)
+        .returning(*_MODEL)
+    )
+    try:
+        async with session.connection.transaction():
+            return await session.first(Model, statement)
+    except asyncpg.UniqueViolationError:
+        return None
+
+
+async def remove(session: Session, id: UUID) -> None:
+    """Delete a model with its versions, their evaluations and the history of its aliases."""
+    await session.run(delete(models).where(models.c.id == id))
+
+
+async def waiting_to_register(session: Session, model_id: UUID, *, limit: int) -> list[TrainingRun]:
+    """Runs that are not over and register their model here when they succeed, the oldest first."""
+    statement = (
+        select(*columns(TrainingRun, training_runs))
+        .where(training_runs.c.register_model_id == model_id, training_runs.c.finished_at.is_(None))
+        .order_by(training_runs.c.created_at)
+        .limit(limit)
+    )
+    return await session.all(TrainingRun, statement)
+
+
+async def change_version(session: Session, id: UUID, **values: Any) -> ModelVersion:
+    """Write columns of a version whose model the caller has locked."""
+    statement = (
+        update(model_versions)
+        .where(model_versions.c.id == id)
+        .values(**values, revision=model_versions.c.revision + 1)
+        .returning(*_VERSION)
+    )
+    version = await session.first(ModelVersion, statement)
+    assert version is not None
+    return version
+
+
+async def remove_version(session: Session, id: UUID) -> None:
+    """Delete a version with its evaluations; the history of aliases stays, and its files, which others may share."""
+    await session.run(delete(model_versions).where(model_versions.c.id == id))
 
 
 async def outcome(session: Session, run_id: UUID) -> Json | None:

@@ -12,7 +12,7 @@ from db.ids import Kind, global_id, key_of
 from db.rows import AliasChange, Json, Model, ModelVersion, Tags, TrainingRun
 from db.vocabulary import EventType, ModelVersionStatus, TrainingRunStatus
 from domain.idempotency import recall, remember
-from domain.refusals import AlreadyExists, Invalid, InvalidState, Refused, StaleRevision, not_found
+from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, NotFound, Refused, StaleRevision, not_found
 from domain.texts import checked_tags, checked_text
 from events.log import publish, user_actor
 from ml.messages import TrainResult
@@ -96,7 +96,11 @@ async def create_version(
     told = [model_id, run_id, upload_id, copy_of_version_id, description, tags]
     known = await recall(session, actor, "createModelVersion", idempotency_key, told)
     if known is not None:
-        return (await queries.versions_by_ids(session, [known]))[known]
+        made = (await queries.versions_by_ids(session, [known])).get(known)
+        if made is None:
+            message = "The version that this key made was deleted since. Take a new key to make another one."
+            raise Refused(NotFound(message=message, path=("input", "idempotencyKey")))
+        return made
     checked_text(description, "input", "description")
     checked_tags(tags, "input", "tags")
     model = await _locked(session, actor, model_id)
@@ -117,12 +121,172 @@ async def create_version(
     return version
 
 
-async def _locked(session: Session, actor: Principal, model_id: str) -> Model:
+async def update_model(
+    session: Session,
+    actor: Principal,
+    *,
+    id: str,
+    expected_revision: int | None,
+    name: str | None,
+    description: str | None,
+) -> Model:
+    """Change the name or the description of a model; what is None stays. Raises `Refused`."""
+    checked_text(name, "input", "name", max_length=200)
+    checked_text(description, "input", "description")
+    model = await _locked(session, actor, id, "id")
+    _check_revision(model, expected_revision)
+    wanted = {"name": name, "description": description}
+    changed = {field: new for field, new in wanted.items() if new is not None and new != getattr(model, field)}
+    if not changed:
+        return model
+    row = await queries.change_unless_taken(session, model.id, **changed)
+    if row is None:
+        raise Refused(
+            AlreadyExists(
+                message=f"The project has a model named {name!r} already.",
+                path=("input", "name"),
+                existing=await queries.by_name(session, model.project_id, name or ""),
+            )
+        )
+    changes = {field: [getattr(model, field), new] for field, new in changed.items()}
+    await publish(
+        session,
+        EventType.MODEL_UPDATED,
+        model.id,
+        project_id=model.project_id,
+        actor=user_actor(actor.user_id),
+        changes=changes,
+    )
+    return row
+
+
+async def delete_model(session: Session, actor: Principal, *, id: str) -> Model:
+    """Delete a model with all its versions; the model as it was.
+
+    Raises `Refused`, with what is in the way, while an alias points at one of its versions, or a run that is not over
+    is to register its model here.
+    """
+    model = await _locked(session, actor, id, "id")
+    aliases = (await queries.aliases_of_models(session, [model.id])).get(model.id, ())
+    held = await queries.versions_by_ids(session, list({alias.version_id for alias in aliases}))
+    waiting = await queries.waiting_to_register(session, model.id, limit=NAMED_DEPENDENTS)
+    if held or waiting:
+        reasons = [f"the alias {alias.name!r} points at version {held[alias.version_id].number}" for alias in aliases]
+        reasons += [f"the run {run.name!r} is to register its model here" for run in waiting]
+        dependents = [*sorted(held.values(), key=lambda version: version.number), *waiting]
+        message = f"This model is in use: {'; '.join(reasons[:NAMED_DEPENDENTS])}."
+        raise Refused(InUse(message=message, path=("input", "id"), dependents=dependents[:NAMED_DEPENDENTS]))
+    await queries.remove(session, model.id)
+    actor_name = user_actor(actor.user_id)
+    await publish(session, EventType.MODEL_DELETED, model.id, project_id=model.project_id, actor=actor_name)
+    return model
+
+
+async def update_version(
+    session: Session,
+    actor: Principal,
+    *,
+    id: str,
+    expected_revision: int | None,
+    description: str | None,
+    status: ModelVersionStatus | None,
+) -> ModelVersion:
+    """Describe a version, archive it, or make an archived one READY again; what is None stays. Raises `Refused`."""
+    checked_text(description, "input", "description")
+    model, version = await _locked_version(session, actor, id)
+    _check_revision(version, expected_revision)
+    if status is not None and status != version.status:
+        if status not in _SETTABLE:
+            message = f"A version is made {' or '.join(_SETTABLE)} by hand, not {status}."
+            raise Refused(Invalid(message=message, path=("input", "status"), allowed=list(_SETTABLE)))
+        if version.status not in _SETTABLE:
+            raise Refused(
+                InvalidState(
+                    message="Only a version that is ready can be archived, and back.",
+                    path=("input", "status"),
+                    current_state=version.status,
+                    allowed_states=list(_SETTABLE),
+                )
+            )
+        if status == ModelVersionStatus.ARCHIVED:
+            await _check_unheld(session, model, version)
+    wanted = {"description": description, "status": status}
+    changed = {field: new for field, new in wanted.items() if new is not None and new != getattr(version, field)}
+    if not changed:
+        return version
+    row = await queries.change_version(session, version.id, **changed)
+    await _told_of_version(
+        session,
+        actor,
+        model,
+        {f"version {version.number} {field}": [getattr(version, field), new] for field, new in changed.items()},
+    )
+    return row
+
+
+async def delete_version(session: Session, actor: Principal, *, id: str) -> ModelVersion:
+    """Delete a version; the version as it was. Raises `Refused` while an alias points at it."""
+    model, version = await _locked_version(session, actor, id)
+    await _check_unheld(session, model, version)
+    await queries.remove_version(session, version.id)
+    await _told_of_version(session, actor, model, {f"version {version.number}": [version.status, None]})
+    return version
+
+
+NAMED_DEPENDENTS = 20
+_SETTABLE = (ModelVersionStatus.READY, ModelVersionStatus.ARCHIVED)
+
+
+async def _told_of_version(session: Session, actor: Principal, model: Model, changes: Json) -> None:
+    await publish(
+        session,
+        EventType.MODEL_UPDATED,
+        model.id,
+        project_id=model.project_id,
+        actor=user_actor(actor.user_id),
+        changes=changes,
+    )
+
+
+async def _check_unheld(session: Session, model: Model, version: ModelVersion) -> None:
+    names = (await queries.alias_names_of_versions(session, [version.id])).get(version.id, ())
+    if names:
+        message = (
+            f"Version {version.number} is in use: {', '.join(repr(name) for name in names)} of the model "
+            f"{model.name!r} points at it. Move or remove the alias first."
+        )
+        raise Refused(InUse(message=message, path=("input", "id"), dependents=[model]))
+
+
+def _check_revision(row: Model | ModelVersion, expected: int | None) -> None:
+    if expected is not None and expected != row.revision:
+        raise Refused(
+            StaleRevision(
+                message=f"This was changed since: its revision is {row.revision}, not {expected}.",
+                path=("input", "expectedRevision"),
+                current_revision=row.revision,
+                current=row,
+            )
+        )
+
+
+async def _locked_version(session: Session, actor: Principal, version_id: str) -> tuple[Model, ModelVersion]:
+    """The version of the input and its model, which is held by this transaction. Raises `Refused`."""
+    key = key_of(version_id, Kind.MODEL_VERSION) if actor.may(Permission.MODEL_READ) else None
+    known = (await queries.versions_by_ids(session, [key])).get(key) if key is not None else None
+    model = await queries.lock(session, known.model_id) if known is not None else None
+    version = (await queries.versions_by_ids(session, [known.id])).get(known.id) if known is not None else None
+    if model is None or version is None:
+        raise Refused(not_found("model version", version_id, "input", "id"))
+    return model, version
+
+
+async def _locked(session: Session, actor: Principal, model_id: str, field: str = "modelId") -> Model:
     """The model of the input, held by this transaction. Raises `Refused`."""
     key = key_of(model_id, Kind.MODEL) if actor.may(Permission.MODEL_READ) else None
     model = await queries.lock(session, key) if key is not None else None
     if model is None:
-        raise Refused(not_found("model", model_id, "input", "modelId"))
+        raise Refused(not_found("model", model_id, "input", field))
     return model
 
 

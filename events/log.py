@@ -29,6 +29,8 @@ SUBJECTS: dict[EventType, Kind] = {
     EventType.RUN_LOST: Kind.RUN,
     EventType.RUN_RETRIED: Kind.RUN,
     EventType.MODEL_CREATED: Kind.MODEL,
+    EventType.MODEL_UPDATED: Kind.MODEL,
+    EventType.MODEL_DELETED: Kind.MODEL,
     EventType.MODEL_VERSION_CREATED: Kind.MODEL_VERSION,
     EventType.MODEL_ALIAS_CHANGED: Kind.MODEL,
     EventType.USER_CREATED: Kind.USER,

@@ -21,6 +21,8 @@ from resolvers.inputs.limits import argument
 from resolvers.inputs.models import (
     CreateModelInput,
     CreateModelVersionInput,
+    DeleteModelInput,
+    DeleteModelVersionInput,
     ModelFilter,
     ModelOrder,
     ModelOrderField,
@@ -30,6 +32,8 @@ from resolvers.inputs.models import (
     ModelVersionRef,
     RemoveModelAliasInput,
     SetModelAliasInput,
+    UpdateModelInput,
+    UpdateModelVersionInput,
 )
 from resolvers.paging import ordering, tags_of
 
@@ -143,6 +147,23 @@ async def create_model(info: Info, input: CreateModelInput) -> Model:
         )
 
 
+async def update_model(info: Info, input: UpdateModelInput) -> Model:
+    async with info.context.db.transaction() as session:
+        return await models.update_model(
+            session,
+            info.context.caller,
+            id=input.id,
+            expected_revision=input.expected_revision,
+            name=input.name,
+            description=input.description,
+        )
+
+
+async def delete_model(info: Info, input: DeleteModelInput) -> Model:
+    async with info.context.db.transaction() as session:
+        return await models.delete_model(session, info.context.caller, id=input.id)
+
+
 async def create_model_version(info: Info, input: CreateModelVersionInput) -> ModelVersion:
     async with info.context.db.transaction() as session:
         return await models.create_version(
@@ -156,6 +177,23 @@ async def create_model_version(info: Info, input: CreateModelVersionInput) -> Mo
             tags=tags_of(input.tags),
             idempotency_key=input.idempotency_key,
         )
+
+
+async def update_model_version(info: Info, input: UpdateModelVersionInput) -> ModelVersion:
+    async with info.context.db.transaction() as session:
+        return await models.update_version(
+            session,
+            info.context.caller,
+            id=input.id,
+            expected_revision=input.expected_revision,
+            description=input.description,
+            status=input.status,
+        )
+
+
+async def delete_model_version(info: Info, input: DeleteModelVersionInput) -> ModelVersion:
+    async with info.context.db.transaction() as session:
+        return await models.delete_version(session, info.context.caller, id=input.id)
 
 
 async def set_model_alias(info: Info, input: SetModelAliasInput) -> dict[str, Any]:

@@ -168,6 +168,30 @@ class CreateModelVersionPayload:
 
 
 @strawberry.type
+class UpdateModelPayload:
+    model: Model | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteModelPayload:
+    model: Model | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class UpdateModelVersionPayload:
+    model_version: ModelVersion | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteModelVersionPayload:
+    model_version: ModelVersion | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class SetModelAliasPayload:
     model: Model | None
     change: AliasChange | None
@@ -201,6 +225,30 @@ class ModelMutations:
         guard=requires(Permission.MODEL_UPDATE, resource="input.modelId"),
         returns="model_version",
         audited=AuditAction.MODEL_UPDATE,
+    )
+    update_model: UpdateModelPayload | None = mutation(
+        resolve.update_model,
+        guard=requires(Permission.MODEL_UPDATE, resource="input.id"),
+        returns="model",
+        audited=AuditAction.MODEL_UPDATE,
+    )
+    delete_model: DeleteModelPayload | None = mutation(
+        resolve.delete_model,
+        guard=requires(Permission.MODEL_DELETE, resource="input.id"),
+        returns="model",
+        audited=AuditAction.MODEL_DELETE,
+    )
+    update_model_version: UpdateModelVersionPayload | None = mutation(
+        resolve.update_model_version,
+        guard=requires(Permission.MODEL_UPDATE, resource="input.id"),
+        returns="model_version",
+        audited=AuditAction.MODEL_UPDATE,
+    )
+    delete_model_version: DeleteModelVersionPayload | None = mutation(
+        resolve.delete_model_version,
+        guard=requires(Permission.MODEL_DELETE, resource="input.id"),
+        returns="model_version",
+        audited=AuditAction.MODEL_DELETE,
     )
     set_model_alias: SetModelAliasPayload | None = mutation(
         resolve.set_model_alias,

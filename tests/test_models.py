@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from db.ids import Kind, key_of
-from db.tables import alias_changes, evaluations, events, model_versions, models
+from db.tables import alias_changes, evaluations, events, model_versions, models, training_runs
 from ml.spec import Split, Task
 from tests.trained import Run, succeeded_run
 
@@ -739,3 +739,165 @@ async def test_a_viewer_changes_nothing(execute, caller, project, run_of, model_
         assert [error["extensions"] for error in answer["errors"]] == [{"code": "FORBIDDEN"}]
 
     assert [await counted(db, table) for table in (models, model_versions, alias_changes)] == [1, 1, 0]
+
+
+UPDATE = _asking(
+    "mutation ($input: UpdateModelInput!) { updateModel(input: $input) "
+    "{ model { name description revision } $errors } }"
+)
+UPDATE_VERSION = _asking(
+    "mutation ($input: UpdateModelVersionInput!) { updateModelVersion(input: $input) "
+    "{ modelVersion { description status revision } $errors } }"
+)
+IN_USE = "errors { __typename code message path ... on InUseError { dependents { id __typename } } }"
+DELETE = f"mutation ($input: DeleteModelInput!) {{ deleteModel(input: $input) {{ model {{ id name }} {IN_USE} }} }}"
+DELETE_VERSION = (
+    "mutation ($input: DeleteModelVersionInput!) { deleteModelVersion(input: $input) "
+    f"{{ modelVersion {{ id number }} {IN_USE} }} }}"
+)
+SHOWN = """
+query ($id: ID!) { model(id: $id) { name description revision
+  versions { nodes { number status description revision } }
+  aliasHistory { nodes { alias from { number } to { number } } } } }
+"""
+
+
+@pytest.fixture
+def sent(execute, scientist) -> Make:
+    """The payload of one mutation, as the scientist."""
+
+    async def send(document: str, principal: Any = None, **input: Any) -> Any:
+        answer = await execute(document, principal=principal or scientist, input=input)
+        assert "errors" not in answer, answer
+        return next(iter(answer["data"].values()))
+
+    return send
+
+
+async def shown(execute, principal, model_id: str) -> Any:
+    return (await execute(SHOWN, principal=principal, id=model_id))["data"]["model"]
+
+
+async def test_a_model_is_renamed_and_described_once_for_each_revision(execute, scientist, model_of, sent, db):
+    model_id = await model_of()
+    await model_of(name="other")
+
+    changed = await sent(UPDATE, id=model_id, expectedRevision=1, name="tumor", description="Finds it")
+
+    assert changed == {"model": {"name": "tumor", "description": "Finds it", "revision": 2}, "errors": []}
+    assert (await sent(UPDATE, id=model_id, name="tumor"))["model"]["revision"] == 2, "nothing changes: no revision"
+    before, events_before = await shown(execute, scientist, model_id), await told(db)
+    assert events_before[-1] == "MODEL_UPDATED"
+    stale = await sent(UPDATE, id=model_id, expectedRevision=1, name="late")
+    taken = await sent(UPDATE, id=model_id, name="other")
+    empty = await sent(UPDATE, id=model_id, name=" ")
+    assert [
+        (e["__typename"], e["code"], e["path"][-1]) for answer in (stale, taken, empty) for e in answer["errors"]
+    ] == [
+        ("StaleRevisionError", "STALE_REVISION", "expectedRevision"),
+        ("AlreadyExistsError", "ALREADY_EXISTS", "name"),
+        ("ValidationError", "REQUIRED", "name"),
+    ]
+    assert stale["errors"][0]["currentRevision"] == 2
+    assert (await shown(execute, scientist, model_id), await told(db)) == (before, events_before)
+
+
+async def test_a_version_is_archived_and_brought_back_but_not_while_an_alias_points_at_it(
+    execute, scientist, run_of, model_of, version_of, sent
+):
+    model_id = await model_of()
+    version_id = await version_of(model_id, await run_of())
+    await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=version_id)
+
+    held = await sent(UPDATE_VERSION.replace(ERRORS, IN_USE), id=version_id, status="ARCHIVED")
+    assert held["errors"][0]["dependents"] == [{"id": model_id, "__typename": "Model"}]
+    assert (await shown(execute, scientist, model_id))["versions"]["nodes"][0]["status"] == "READY"
+
+    await sent(REMOVE_ALIAS, modelId=model_id, alias="champion")
+    archived = await sent(UPDATE_VERSION, id=version_id, expectedRevision=1, status="ARCHIVED", description="Old")
+    assert archived["modelVersion"] == {"description": "Old", "status": "ARCHIVED", "revision": 2}
+    refused = await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=version_id)
+    assert refused["errors"][0]["currentState"] == "ARCHIVED"
+    assert (await sent(UPDATE_VERSION, id=version_id, status="READY"))["modelVersion"]["status"] == "READY"
+    failed = await sent(UPDATE_VERSION, id=version_id, status="FAILED")
+    stale = await sent(UPDATE_VERSION, id=version_id, expectedRevision=1, description="x")
+    assert failed["errors"][0]["allowed"] == ["READY", "ARCHIVED"]
+    assert stale["errors"][0]["currentRevision"] == 3
+
+
+async def test_a_version_is_deleted_unless_an_alias_points_at_it_and_the_history_stays(
+    execute, scientist, caller, run_of, model_of, version_of, sent, db
+):
+    maintainer = await caller("Maintainer")
+    model_id, run = await model_of(), await run_of()
+    first, second = await version_of(model_id, run), await version_of(model_id, run)
+    await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=first)
+
+    refused = await sent(DELETE_VERSION, principal=maintainer, id=first)
+
+    assert refused["modelVersion"] is None
+    error = refused["errors"][0]
+    assert (error["__typename"], error["code"]) == ("InUseError", "IN_USE")
+    assert "'champion'" in error["message"]
+    assert error["dependents"] == [{"id": model_id, "__typename": "Model"}]
+    assert await counted(db, model_versions) == 2
+
+    await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=second)
+    deleted = await sent(DELETE_VERSION, principal=maintainer, id=first)
+    assert deleted == {"modelVersion": {"id": first, "number": 1}, "errors": []}
+    left = await shown(execute, scientist, model_id)
+    assert [version["number"] for version in left["versions"]["nodes"]] == [2]
+    assert left["aliasHistory"]["nodes"] == [
+        {"alias": "champion", "from": None, "to": {"number": 2}},
+        {"alias": "champion", "from": None, "to": None},
+    ]
+    assert (await sent(DELETE_VERSION, principal=maintainer, id=first))["errors"][0]["code"] == "NOT_FOUND"
+    third = await version_of(model_id, run)
+    assert [v["number"] for v in (await shown(execute, scientist, model_id))["versions"]["nodes"]] == [3, 2], third
+
+
+async def test_a_model_is_deleted_unless_something_points_at_it(
+    execute, scientist, caller, run_of, model_of, version_of, sent, db
+):
+    maintainer = await caller("Maintainer")
+    model_id, run = await model_of(), await run_of()
+    version_id = await version_of(model_id, run)
+    await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=version_id)
+    async with db.transaction() as session:
+        waits = run.key
+        await session.run(
+            training_runs.update()
+            .where(training_runs.c.id == waits)
+            .values(register_model_id=key_of(model_id, Kind.MODEL), finished_at=None)
+        )
+
+    refused = await sent(DELETE, principal=maintainer, id=model_id)
+
+    assert refused["model"] is None
+    assert refused["errors"][0]["dependents"] == [
+        {"id": version_id, "__typename": "ModelVersion"},
+        {"id": run.id, "__typename": "TrainingRun"},
+    ]
+    assert (await counted(db, models), await counted(db, model_versions)) == (1, 1)
+
+    await sent(REMOVE_ALIAS, modelId=model_id, alias="champion")
+    async with db.transaction() as session:
+        await session.run(training_runs.update().values(register_model_id=None))
+    deleted = await sent(DELETE, principal=maintainer, id=model_id)
+    assert deleted == {"model": {"id": model_id, "name": "cancer"}, "errors": []}
+    assert await shown(execute, scientist, model_id) is None
+    assert [await counted(db, table) for table in (models, model_versions, evaluations, alias_changes)] == [0] * 4
+    assert (await told(db))[-1] == "MODEL_DELETED"
+    assert (await sent(DELETE, principal=maintainer, id=model_id))["errors"][0]["code"] == "NOT_FOUND"
+
+
+async def test_deleting_takes_a_right_of_its_own(execute, caller, scientist, run_of, model_of, version_of, db):
+    viewer = await caller("Viewer")
+    model_id = await model_of()
+    version_id = await version_of(model_id, await run_of())
+
+    for document, id in ((DELETE, model_id), (DELETE_VERSION, version_id), (UPDATE, model_id)):
+        answer = await execute(document, principal=viewer, input={"id": id})
+        assert answer["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+
+    assert (await counted(db, models), await counted(db, model_versions)) == (1, 1)

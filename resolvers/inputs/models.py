@@ -72,6 +72,19 @@ class CreateModelInput:
     tags: list[TagInput] | None = UNSET
 
 
+@strawberry.input
+class UpdateModelInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    name: str | None = UNSET
+    description: str | None = UNSET
+
+
+@strawberry.input
+class DeleteModelInput:
+    id: strawberry.ID
+
+
 @strawberry.input(one_of=True)
 class ModelVersionSourceInput:
     run_id: strawberry.ID | None = UNSET
@@ -86,6 +99,19 @@ class CreateModelVersionInput:
     description: str | None = UNSET
     tags: list[TagInput] | None = UNSET
     idempotency_key: str | None = UNSET
+
+
+@strawberry.input
+class UpdateModelVersionInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    description: str | None = UNSET
+    status: ModelVersionStatus | None = UNSET
+
+
+@strawberry.input
+class DeleteModelVersionInput:
+    id: strawberry.ID
 
 
 @strawberry.input

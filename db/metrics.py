@@ -25,6 +25,7 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    delete,
     exists,
     func,
     literal,
@@ -474,12 +475,41 @@ async def listed(session: Session, selector: Selector, args: PageArgs) -> Page[M
 
 
 async def selected(session: Session, selector: Selector, *, limit: int) -> list[MetricSeries]:
-    """The first series a selector lets through, by name. Raises `InvalidPattern`."""
-    statement = select(*_ROW).where(*_selected(selector)).order_by(metric_series.c.name, metric_series.c.id)
+    """The first series a selector lets through, by name and labels. Raises `InvalidPattern`."""
+    series = metric_series.c
+    statement = select(*_ROW).where(*_selected(selector)).order_by(series.name, series.labels, series.id)
     try:
         return await session.all(MetricSeries, statement.limit(limit))
     except asyncpg.InvalidRegularExpressionError as error:
         raise InvalidPattern(str(error)) from error
+
+
+async def lock_series(session: Session, selector: Selector, ids: Sequence[UUID] | None) -> list[Sized]:
+    """The series a selector lets through, of these IDs if they are given; locked until the transaction ends.
+
+    They are locked in the order in which those who write points lock them. Raises `InvalidPattern`.
+    """
+    series = metric_series.c
+    statement = (
+        select(series.id, series.point_count)
+        .where(*_selected(selector))
+        .order_by(series.run_id, series.scope, series.name, series.labels)
+        .with_for_update()
+    )
+    if ids is not None:
+        statement = statement.where(series.id == any_(literal(list(ids), ARRAY(Uuid))))
+    try:
+        return await session.all(Sized, statement)
+    except asyncpg.InvalidRegularExpressionError as error:
+        raise InvalidPattern(str(error)) from error
+
+
+async def delete_series(session: Session, ids: Sequence[UUID]) -> None:
+    """Delete series with all their points."""
+    await session.run(_DELETE_SERIES, ids=list(ids))
+
+
+_DELETE_SERIES = Prepared(delete(metric_series).where(metric_series.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
 
 
 async def names(session: Session, selector: Selector, *, limit: int) -> list[str]:

@@ -10,11 +10,13 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from db import metrics
+from db import metrics, projects
 from db.database import Session
-from db.metrics import Columns, SeriesPoints, Summary, summary_of
+from db.ids import Kind, key_of
+from db.metrics import Columns, Selector, SeriesPoints, Summary, summary_of
 from db.rows import MetricSeries
 from db.vocabulary import MetricScope
+from domain.refusals import ErrorCode, Invalid, Refused, not_found
 from ml.algorithm import higher_is_better as usually_higher_is_better
 
 ALL_POINTS = "points"
@@ -116,6 +118,46 @@ async def _forget_replaced(
     await metrics.forget_steps_from(session, first_steps)
     left = await metrics.whole_history(session, list(first_steps))
     return {id: summarized(left[id]) if id in left else NOTHING for id in first_steps}
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    series: int
+    points: int
+
+
+async def delete_series(
+    session: Session, *, project_id: str, ids: Sequence[str] | None, selector: Selector | None, dry_run: bool
+) -> Deleted:
+    """Delete series of a project with all their points, or with `dry_run` only tell what would be deleted.
+
+    The series are named by their IDs or by a selector. Raises `Refused`, with nothing deleted, when neither or both
+    are given, and for an ID that is not that of a series of this project. Raises `InvalidPattern`.
+    """
+    project = key_of(project_id, Kind.PROJECT)
+    if project is None or project not in await projects.by_ids(session, [project]):
+        raise Refused(not_found("project", project_id, "input", "projectId"))
+    if (ids is None) == (selector is None):
+        message = "Name the series by `ids` or by `selector`: one of the two."
+        code = ErrorCode.REQUIRED if ids is None else ErrorCode.INVALID
+        raise Refused(Invalid(code=code, message=message, path=("input", "ids")))
+    if selector is not None and selector.project_id not in (None, project):
+        message = "The selector names another project than `projectId`."
+        raise Refused(Invalid(message=message, path=("input", "selector", "projectId")))
+    keys = None if ids is None else [key_of(text, Kind.SERIES) for text in ids]
+    known = None if keys is None else [key for key in keys if key is not None]
+    found = await metrics.lock_series(session, (selector or Selector())._replace(project_id=project), known)
+    there = {series.id for series in found}
+    missing = [
+        not_found("metric series", text, "input", "ids", str(number))
+        for number, (text, key) in enumerate(zip(ids or (), keys or (), strict=True))
+        if key not in there
+    ]
+    if missing:
+        raise Refused(*missing)
+    if found and not dry_run:
+        await metrics.delete_series(session, list(there))
+    return Deleted(len(found), sum(series.point_count for series in found))
 
 
 def summarized(points: Columns) -> Summary:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -30,15 +30,18 @@ from db.metrics import (
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import MetricSeries
 from db.snapshots import Snapshot
-from db.vocabulary import DownsampleMethod, MetricScope, UpdateKind
+from db.vocabulary import Aggregation, DownsampleMethod, MetricKind, MetricScope, UpdateKind
 from domain.ingestion import GivenSeries, ingest
-from domain.metrics import ALL_POINTS, project_topic, run_topic
+from domain.metrics import ALL_POINTS, delete_series, project_topic, run_topic
 from domain.refusals import ErrorCode, Invalid, Refused
 from domain.texts import storable
 from events import cursors
+from ml.aggregation import Aggregate, aggregated
+from ml.downsampling import Axis, Method, Thinned, thinned
 from resolvers.context import Context, Info
 from resolvers.inputs.limits import argument
 from resolvers.inputs.metrics import (
+    DeleteMetricSeriesInput,
     DownsampleInput,
     IngestMetricsInput,
     LabelMatcherInput,
@@ -118,6 +121,20 @@ async def ingest_metrics(info: Info, input: IngestMetricsInput) -> dict[str, Any
         )
 
 
+async def delete_metric_series(info: Info, input: DeleteMetricSeriesInput) -> dict[str, Any]:
+    selector = None
+    if input.selector is not None:
+        selector = _selector(input.selector) or Selector(run_ids=())
+    try:
+        async with info.context.db.transaction() as session:
+            deleted = await delete_series(
+                session, project_id=input.project_id, ids=input.ids, selector=selector, dry_run=input.dry_run
+            )
+    except InvalidPattern as error:
+        raise _not_a_pattern(error, "selector", "labels") from error
+    return {"series": deleted.series, "points": deleted.points}
+
+
 # ── Out ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -161,7 +178,9 @@ async def metric_names(
 async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
     """The history of the series a selector names. What comes after it continues at `cursor`."""
     started = time.perf_counter()
-    wanted = wanted_of(input.range, input.downsample)
+    how = None if input.aggregation is None else Aggregate(input.aggregation)
+    width = _bucket(input)
+    wanted = wanted_of(input.range, input.downsample if how is None else None)
     selector = _selector(input.selector)
     series: list[MetricSeries] = []
     data = {}
@@ -175,14 +194,70 @@ async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
         truncated = len(series) > input.limit_series
         series = series[: input.limit_series]
         _refuse_too_much(series, wanted)
+        _refuse_rates_of_gauges(series, input.aggregation)
         if series:
             data = await metrics.histories(session, [one.sized for one in series], wanted, as_of=snapshot)
+    groups = [Group(one.name, one.labels, one.run_id, data[one.sized]) for one in series]
+    if how is not None:
+        thinning = wanted_of(input.range, input.downsample)
+        gathered = _gathered(series, groups, input.group_by)
+        groups = await asyncio.to_thread(lambda: [_together(of, how, width, thinning) for of in gathered])
     return QueryResult(
-        groups=[Group(one.name, one.labels, one.run_id, data[one.sized]) for one in series],
+        groups=groups,
         truncated=truncated,
         execution_ms=(time.perf_counter() - started) * 1000,
         cursor=cursors.encode_snapshot(info.context.services.epoch, snapshot),
     )
+
+
+def _bucket(input: MetricQueryInput) -> int | None:
+    """How wide a bucket of an aggregation is, in milliseconds. Raises `Refused`."""
+    for name, given in (("step", input.step), ("groupBy", input.group_by)):
+        if given is not None and input.aggregation is None:
+            message = f"`{name}` says how to aggregate: give `aggregation` with it."
+            raise Refused(Invalid(code=ErrorCode.REQUIRED, message=message, path=("input", "aggregation")))
+    if input.step is None:
+        return None
+    width = input.step // timedelta(milliseconds=1)
+    if width < 1:
+        message = "A step is at least a millisecond long."
+        raise Refused(Invalid(code=ErrorCode.OUT_OF_RANGE, message=message, path=("input", "step")))
+    return width
+
+
+def _refuse_rates_of_gauges(series: Sequence[MetricSeries], aggregation: Aggregation | None) -> None:
+    gauge = next((one.name for one in series if one.kind != MetricKind.COUNTER), None)
+    if aggregation is Aggregation.RATE and gauge is not None:
+        message = f"RATE is of counters, and {gauge!r} is a gauge: select counters, or take another aggregation."
+        raise Refused(Invalid(message=message, path=("input", "aggregation")))
+
+
+def _gathered(
+    series: Sequence[MetricSeries], groups: Sequence[Group], group_by: Sequence[str] | None
+) -> list[list[Group]]:
+    """The series that are aggregated together: without `group_by` each alone, else those of one name that have the
+    same values, or lack, the same labels. A group shows those labels, and a run when all its series are of that run."""
+    if group_by is None:
+        return [[group] for group in groups]
+    found: dict[Any, list[Group]] = {}
+    for group in groups:
+        labels = [label for label in group.labels if label["name"] in group_by]
+        key = group.name, tuple((label["name"], label["value"]) for label in labels)
+        found.setdefault(key, []).append(group._replace(labels=labels))
+    for alike in found.values():
+        if len({group.run_id for group in alike}) > 1:
+            alike[:] = [group._replace(run_id=None) for group in alike]
+    return list(found.values())
+
+
+def _together(groups: Sequence[Group], how: Aggregate, width: int | None, wanted: Wanted) -> Group:
+    """The groups as one, aggregated and then thinned."""
+    made: Thinned = aggregated([group.data.thinned.history for group in groups], how=how, width=width)
+    if wanted.method is not DownsampleMethod.NONE:
+        less = thinned(made.history, max_points=wanted.max_points, method=Method(wanted.method), axis=Axis(wanted.axis))
+        made = made if less.method is Method.NONE else less
+    total = sum(group.data.total_points for group in groups)
+    return groups[0]._replace(data=groups[0].data._replace(total_points=total, thinned=made))
 
 
 def data_args(range: MetricRangeInput | None = UNSET, downsample: DownsampleInput | None = USUAL) -> Wanted:
@@ -393,5 +468,7 @@ def _refuse_too_much(series: list[MetricSeries], wanted: Wanted) -> None:
         )
 
 
-def _not_a_pattern(error: Exception) -> Refused:
-    return Refused(Invalid(message=f"`regex` is no regular expression: {error}.", path=("input", "labels")))
+def _not_a_pattern(error: Exception, *path: str) -> Refused:
+    return Refused(
+        Invalid(message=f"`regex` is no regular expression: {error}.", path=("input", *(path or ("labels",))))
+    )

@@ -10,7 +10,7 @@ from dataloaders import loaders
 from db import metrics as read
 from db import rows
 from db.ids import Kind
-from db.vocabulary import DownsampleMethod, MetricKind, MetricScope, NonFiniteValue, UpdateKind
+from db.vocabulary import AuditAction, DownsampleMethod, MetricKind, MetricScope, NonFiniteValue, UpdateKind
 from domain.refusals import ErrorCode
 from resolvers import metrics as resolve
 from resolvers.inputs.scalars import BigInt, FloatVector, IntVector, TimestampVector
@@ -138,6 +138,13 @@ class IngestMetricsPayload:
 
 
 @strawberry.type
+class DeleteMetricSeriesPayload:
+    series: int
+    points: BigInt
+    errors: list[UserError]
+
+
+@strawberry.type
 class MetricBatchSeries:
     series_id: strawberry.ID = computed(resolve.series_id)
     name: str
@@ -168,6 +175,13 @@ class MetricMutations:
         guard=requires(Permission.METRIC_WRITE, resource="input.projectId"),
         returns=None,
         refused={"accepted": 0, "duplicates": 0, "rejected": []},
+    )
+    delete_metric_series: DeleteMetricSeriesPayload | None = mutation(
+        resolve.delete_metric_series,
+        guard=requires(Permission.METRIC_DELETE, resource="input.projectId"),
+        returns=None,
+        refused={"series": 0, "points": 0},
+        audited=AuditAction.METRIC_DELETE,
     )
 
 

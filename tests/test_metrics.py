@@ -683,6 +683,181 @@ async def test_a_batch_of_many_series_is_three_statements(db, project, run, stat
     assert len(seen) == 3, "the series, their points, their summaries"
 
 
+# ── Aggregated ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REQUESTS = {"scope": "APPLICATION", "names": ["requests"]}
+
+
+def counter(host, path, at, values, **more):
+    labels = [{"name": "host", "value": host}, {"name": "path", "value": path}]
+    return {"scope": "APPLICATION", "name": "requests", "labels": labels, "at": at, "values": values, **more}
+
+
+async def test_series_are_aggregated_by_step_and_label(ingest, ask):
+    await ingest(
+        counter("a", "/", [0, 1000, 2000], [0, 10, 20], kind="COUNTER"),
+        counter("a", "/x", [0, 1000, 2000], [5, 5, 7], kind="COUNTER"),
+        counter("b", "/", [500, 1500], [3, 1], kind="COUNTER"),
+    )
+
+    async def aggregated(aggregation, **more):
+        found = await ask(REQUESTS, {"time": {"from": "1970-01-01T00:00:00Z"}}, aggregation=aggregation, **more)
+        return [
+            (
+                {label["name"]: label["value"] for label in group["labels"]},
+                group["data"]["columns"]["at"],
+                group["data"]["columns"]["value"],
+            )
+            for group in found["groups"]
+        ]
+
+    a, b = {"host": "a"}, {"host": "b"}
+    assert await aggregated("SUM", step="PT1S", groupBy=["host"]) == [
+        (a, [0, 1000, 2000], [5.0, 15.0, 27.0]),
+        (b, [0, 1000], [3.0, 1.0]),
+    ]
+    assert await aggregated("RATE", step="PT1S", groupBy=["host"]) == [
+        (a, [0, 1000, 2000], [None, 10.0, 12.0]),
+        (b, [0, 1000], [None, 1.0]),
+    ]
+    assert await aggregated("P50", groupBy=[]) == [({}, [0], [5.0])]
+    assert await aggregated("MAX", step="PT2S") == [
+        ({"host": "a", "path": "/"}, [0, 2000], [10.0, 20.0]),
+        ({"host": "a", "path": "/x"}, [0, 2000], [5.0, 7.0]),
+        ({"host": "b", "path": "/"}, [0], [3.0]),
+    ]
+    (group,) = (await ask(REQUESTS, aggregation="COUNT", step="PT2S", groupBy=[]))["groups"]
+    assert group["data"] == {
+        "columns": {"step": [], "at": [], "value": [], "min": [], "max": [], "count": []},
+        "totalPoints": "0",
+        "returnedPoints": 0,
+        "downsampled": False,
+        "method": "NONE",
+        "resolution": "PT2S",
+    }, "no point has a step, so a range of steps has none"
+
+
+async def test_what_is_aggregated_can_be_thinned(ingest, ask):
+    at = [1000 * second for second in range(100)]
+    await ingest(counter("a", "/", at, [float(second) for second in range(100)]))
+
+    (group,) = (
+        await ask(
+            REQUESTS,
+            {"time": {"from": "1970-01-01T00:00:00Z"}},
+            aggregation="AVG",
+            step="PT2S",
+            downsample={"maxPoints": 4, "method": "LTTB"},
+        )
+    )["groups"]
+
+    data = group["data"]
+    assert (data["totalPoints"], data["returnedPoints"], data["downsampled"], data["method"]) == (
+        "100",
+        4,
+        True,
+        "LTTB",
+    )
+    assert (data["columns"]["value"][0], data["columns"]["value"][-1]) == (0.5, 98.5)
+
+
+async def test_curves_of_many_runs_have_no_run_together(ingest, ask, make_run):
+    first, second = await make_run("one"), await make_run("two")
+    await ingest(curve(first), curve(second, name="other"))
+    (alone, other) = (await ask(aggregation="AVG", groupBy=[]))["groups"]
+    assert [alone["run"]["name"], other["run"]["name"]] == ["two", "one"]
+
+    await ingest(curve(second, values=[1.0, 1.0, 1.0]))
+    found = (await ask({"scope": "RUN", "names": ["valid.auc"]}, aggregation="AVG", step="PT1S", groupBy=[]))["groups"]
+
+    assert [(group["run"], group["data"]["columns"]["value"]) for group in found] == [(None, [0.75, 0.875, 0.8125])]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"step": "PT1S"}, "REQUIRED"),
+        ({"groupBy": ["host"]}, "REQUIRED"),
+        ({"aggregation": "AVG", "step": "PT0S"}, "OUT_OF_RANGE"),
+        ({"aggregation": "RATE"}, "INVALID"),
+    ],
+)
+async def test_an_aggregation_that_cannot_be_meant(ingest, execute, admin, more, code):
+    await ingest(counter("a", "/", [0], [1]))
+
+    found = await execute(QUERY, principal=admin, input={"selector": REQUESTS, "range": WHOLE, **more})
+
+    assert found["data"]["metricQuery"] is None
+    assert found["errors"][0]["extensions"] == {"code": "BAD_REQUEST", "userCode": code}
+
+
+# ── Deleted ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DELETE = """
+mutation ($input: DeleteMetricSeriesInput!) {
+  deleteMetricSeries(input: $input) { series points errors { __typename code path } }
+}
+"""
+
+
+@pytest.fixture
+def forget(execute, admin, project):
+    async def send(principal=admin, **input):
+        input = {"projectId": gid("project", project.id), **input}
+        response = await execute(DELETE, principal=principal, input=input)
+        return response["data"]["deleteMetricSeries"]
+
+    return send
+
+
+async def test_series_are_deleted_with_their_points_once_it_is_meant(ingest, forget, db, run):
+    await ingest(curve(run), curve(run, name="valid.rmse"), curve(run, name="train.auc"))
+    selector = {"scope": "RUN", "names": ["valid.*"]}
+
+    told = await forget(selector=selector)
+    assert await counts(db) == (3, 9)
+    done = await forget(selector=selector, dryRun=False)
+    again = await forget(selector=selector, dryRun=False)
+
+    assert told == done == {"series": 2, "points": "6", "errors": []}
+    assert again == {"series": 0, "points": "0", "errors": []}
+    assert await counts(db) == (1, 3)
+
+
+async def test_series_are_deleted_by_id(ingest, forget, execute, admin, db, run):
+    await ingest(curve(run), curve(run, name="valid.rmse"))
+    ids = [one["id"] for one in (await execute(SERIES, principal=admin))["data"]["metricSeries"]["nodes"]]
+    missing = gid("series", new_id())
+
+    refused = await forget(ids=[ids[0], missing, "nonsense"], dryRun=False)
+    assert refused == {
+        "series": 0,
+        "points": "0",
+        "errors": [
+            {"__typename": "NotFoundError", "code": "NOT_FOUND", "path": ["input", "ids", place]} for place in "12"
+        ],
+    }
+    assert await counts(db) == (2, 6)
+    assert await forget(ids=ids[:1], dryRun=False) == {"series": 1, "points": "3", "errors": []}
+    assert await counts(db) == (1, 3)
+
+
+async def test_a_deletion_that_cannot_be_meant_deletes_nothing(ingest, forget, caller, db, run):
+    await ingest(curve(run))
+    elsewhere = {"scope": "RUN", "names": ["*"], "projectId": gid("project", new_id())}
+    broken = {"scope": "RUN", "names": ["*"], "labels": [{"name": "host", "regex": "["}]}
+
+    async def problems(**input):
+        return [(error["code"], error["path"]) for error in (await forget(dryRun=False, **input))["errors"]]
+
+    assert await problems() == [("REQUIRED", ["input", "ids"])]
+    assert await problems(ids=[], selector=EVERYTHING) == [("INVALID", ["input", "ids"])]
+    assert await problems(selector=elsewhere) == [("INVALID", ["input", "selector", "projectId"])]
+    assert await problems(selector=broken) == [("INVALID", ["input", "selector", "labels"])]
+    assert await forget(principal=await caller("Viewer"), selector=EVERYTHING, dryRun=False) is None
+    assert await counts(db) == (1, 3)
+
+
 # ── Live ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

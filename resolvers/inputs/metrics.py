@@ -5,7 +5,7 @@ from datetime import timedelta
 import strawberry
 from strawberry import UNSET
 
-from db.vocabulary import DownsampleMethod, MetricAxis, MetricKind, MetricScope, NonFiniteValue
+from db.vocabulary import Aggregation, DownsampleMethod, MetricAxis, MetricKind, MetricScope, NonFiniteValue
 from resolvers.inputs.filters import DateTimeFilter, StepRangeInput, StringFilter, TimeRangeInput
 from resolvers.inputs.limits import limited, optional
 from resolvers.inputs.scalars import FloatVector, IntVector, TimestampVector
@@ -47,6 +47,9 @@ class MetricSelectorInput:
 class MetricQueryInput:
     selector: MetricSelectorInput
     range: MetricRangeInput
+    aggregation: Aggregation | None = UNSET
+    step: timedelta | None = UNSET
+    group_by: list[str] | None = UNSET
     downsample: DownsampleInput | None = UNSET
     limit_series: int = limited(default=50, min=1, max=500)
 
@@ -95,3 +98,11 @@ class IngestMetricsInput:
     project_id: strawberry.ID
     batch_id: str | None = strawberry.field(default=UNSET, description="The same batch sent twice is stored once.")
     series: list[SeriesPointsInput] = limited(min_items=1, max_items=500)
+
+
+@strawberry.input
+class DeleteMetricSeriesInput:
+    project_id: strawberry.ID
+    ids: list[strawberry.ID] | None = UNSET
+    selector: MetricSelectorInput | None = UNSET
+    dry_run: bool = True

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from auth.tokens import TokenIssuer
 from db import access, events
 from db.database import Database
+from events.budgets import Allowance, Budgets
 from events.callers import Callers
 from events.wakeups import Wakeups, redis_of
 from headai import __version__
@@ -30,6 +31,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         redis = redis_of(settings.redis_url)
         stack.push_async_callback(redis.aclose)
         wakeups = await stack.enter_async_context(Wakeups(redis))
+        budgets = Budgets(
+            redis,
+            signed_in=Allowance(settings.rate_limit, settings.rate_limit_per_second),
+            anonymous=Allowance(settings.anonymous_rate_limit, settings.anonymous_rate_limit_per_second),
+        )
+        stack.push_async_callback(budgets.close)
         db = await stack.enter_async_context(
             Database(
                 settings.database_url,
@@ -60,6 +67,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             copies=LocalCopies(store, settings.home / "models"),
             children=children,
             tokens=TokenIssuer.from_pem(signing_key_pem(settings), settings.access_token_lifetime),
+            budgets=budgets,
             health=HealthChecks(
                 [
                     Component(name="database", check=database_answers, needed=True),
@@ -69,7 +77,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 ]
             ),
             limits=Limits(
-                event_retention=settings.event_retention, refresh_token_lifetime=settings.refresh_token_lifetime
+                max_cost=settings.max_cost,
+                event_retention=settings.event_retention,
+                refresh_token_lifetime=settings.refresh_token_lifetime,
             ),
             epoch=epoch,
             version=__version__,

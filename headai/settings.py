@@ -91,6 +91,33 @@ class CommonSettings(BaseSettings):
         description="Addresses or networks of the proxies in front of the API, separated by commas; only they may "
         "say through X-Forwarded headers who the caller is.",
     )
+    max_cost: int = Field(
+        default=10_000, ge=100, le=2**31 - 1, description="Cost points that one operation may take at most."
+    )
+    rate_limit: int = Field(
+        default=10_000_000,
+        ge=100,
+        le=2**31 - 1,
+        description="Cost points that a signed-in caller may take at once: the size of the bucket.",
+    )
+    rate_limit_per_second: float = Field(
+        default=1_000_000,
+        gt=0,
+        le=2**31 - 1,
+        description="Cost points that flow back into a caller's bucket each second.",
+    )
+    anonymous_rate_limit: int = Field(
+        default=1_000_000,
+        ge=100,
+        le=2**31 - 1,
+        description="As `HEADAI_RATE_LIMIT`, for an address that is not signed in.",
+    )
+    anonymous_rate_limit_per_second: float = Field(
+        default=100_000,
+        gt=0,
+        le=2**31 - 1,
+        description="As `HEADAI_RATE_LIMIT_PER_SECOND`, for an address that is not signed in.",
+    )
     database_pool_size: int = Field(
         default=10, ge=2, le=1000, description="Connections to PostgreSQL that one process keeps at most."
     )

@@ -12,6 +12,7 @@ from auth.permissions import Permission
 from auth.principals import Principal
 from auth.tokens import TokenIssuer
 from db.database import Database
+from events.budgets import Account, Balance, Budgets
 from events.callers import Callers
 from events.log import user_actor
 from events.wakeups import Wakeups
@@ -49,6 +50,7 @@ class Services:
     copies: LocalCopies
     children: ChildPool
     tokens: TokenIssuer
+    budgets: Budgets
     health: HealthChecks
     limits: Limits
     epoch: UUID
@@ -79,6 +81,14 @@ class Request:
     user_agent: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an operation costs, and what its caller had left then."""
+
+    cost: int
+    balance: Balance
+
+
 @dataclass(slots=True, kw_only=True)
 class Context:
     """`rejected` says why the credentials that came were not accepted, when there were some."""
@@ -87,12 +97,13 @@ class Context:
     request: Request
     principal: Principal | None
     rejected: str | None = None
+    charge: Charge | None = None
     dataloaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
     trail: "Trail | None" = None
 
     def for_operation(self) -> "Context":
         """A copy with loaders of its own, so what one operation loaded never reaches another."""
-        return replace(self, dataloaders={})
+        return replace(self, charge=None, dataloaders={})
 
     @property
     def db(self) -> Database:
@@ -110,6 +121,13 @@ class Context:
     def actor(self) -> str:
         """The caller as events and the audit log name it."""
         return user_actor(self.caller.user_id)
+
+    @property
+    def account(self) -> Account:
+        """Whose points an operation takes: the caller's, or those of an address that is not signed in."""
+        if self.principal is not None:
+            return Account(f"user:{self.principal.user_id.hex}", self.services.budgets.signed_in)
+        return Account(f"address:{self.request.ip_address or 'unknown'}", self.services.budgets.anonymous)
 
     def may(self, permission: Permission) -> bool:
         return self.principal is not None and self.principal.may(permission)

@@ -1,20 +1,21 @@
-"""Documents measured, parsed and validated once: the texts met before go straight to execution.
+"""Documents measured, priced, parsed and validated once: the texts met before go straight to execution.
 
 Parsing and validating a document costs more than running most queries. Valid documents are kept by their exact text,
 bounded in number and length; what was refused is not remembered.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NamedTuple
 
 from graphql import DocumentNode, FieldNode, GraphQLError, OperationDefinitionNode, Visitor, visit
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.schema import validate_document
 
-from resolvers.context import Context
-from schema.failures import ApiError, Code, bad_request, unauthenticated
-from schema.measure import MAX_TOKENS, excess
+from events.budgets import OverBudget
+from resolvers.context import Charge, Context
+from schema.failures import ApiError, Code, bad_request, over_budget, unauthenticated
+from schema.measure import MAX_TOKENS, Measured, TooLarge, measured
 
 MAX_DOCUMENTS = 1024
 MAX_LENGTH = 16_384
@@ -23,13 +24,14 @@ MAX_LENGTH = 16_384
 class Known(NamedTuple):
     document: DocumentNode
     introspects: bool
+    measured: Measured
 
 
 _known: OrderedDict[str, Known] = OrderedDict()
 
 
 class DocumentCache(SchemaExtension):
-    """Also asks whether this caller may read the schema: the one question about a document that is about a caller."""
+    """Also asks what is about a caller: whether this one may read the schema, and has the points that it costs."""
 
     def on_parse(self) -> Iterator[None]:
         self.execution_context.parse_options["max_tokens"] = MAX_TOKENS
@@ -39,35 +41,56 @@ class DocumentCache(SchemaExtension):
             self.execution_context.graphql_document = known.document
         yield
 
-    def on_validate(self) -> Iterator[None]:
+    async def on_validate(self) -> AsyncIterator[None]:
         execution = self.execution_context
         assert execution.graphql_document is not None
         known = _known.get(execution.query or "")
         errors: list[GraphQLError] = []
         if known is None:
             document = execution.graphql_document
-            too_much = excess(document, execution.context.services.limits)
-            if too_much is not None:
-                errors = [bad_request(too_much)]
+            try:
+                size = measured(document, execution.schema._schema, execution.context.services.limits)
+            except TooLarge as error:
+                errors = [bad_request(str(error))]
             else:
                 errors = list(validate_document(execution.schema._schema, document, execution.validation_rules))
-            if not errors:
-                known = _remembered(execution.query or "", document)
+                if not errors:
+                    known = _remembered(execution.query or "", document, size)
         if known is not None and known.introspects:
             refusal = _may_not_introspect(execution.context)
             errors = [refusal] if refusal is not None else []
         if not errors and execution._provided_operation_name is None and _operations(execution.graphql_document) > 1:
             errors = [bad_request("The document has several operations: name the one to run by `operationName`.")]
+        if not errors and known is not None:
+            refusal = await _charge(execution.context, known, execution.operation_name, execution.variables)
+            errors = [refusal] if refusal is not None else []
         execution.pre_execution_errors = errors
         yield
+
+
+async def _charge(
+    context: Context, known: Known, operation: str | None, variables: dict[str, Any] | None
+) -> ApiError | None:
+    """Take what the operation costs from the caller's budget, and note it; why it may not run, or None."""
+    services = context.services
+    cost = known.measured.cost(operation, variables)
+    if cost > services.limits.max_cost:
+        message = f"The operation costs {cost} points; at most {services.limits.max_cost} are taken."
+        return ApiError(Code.COST_LIMIT, f"{message} Ask for fewer elements (`first`) or fewer levels.")
+    try:
+        context.charge = Charge(cost, await services.budgets.spend(context.account, cost))
+    except OverBudget as error:
+        context.charge = Charge(cost, error.balance)
+        return over_budget(error)
+    return None
 
 
 def _operations(document: DocumentNode) -> int:
     return sum(isinstance(definition, OperationDefinitionNode) for definition in document.definitions)
 
 
-def _remembered(text: str, document: DocumentNode) -> Known:
-    known = Known(document, introspects(document))
+def _remembered(text: str, document: DocumentNode, size: Measured) -> Known:
+    known = Known(document, introspects(document), size)
     if len(text) <= MAX_LENGTH:
         _known[text] = known
         if len(_known) > MAX_DOCUMENTS:

@@ -45,20 +45,27 @@ async def respond(
 async def stream(
     query: str, variables: Mapping[str, Any] | None, operation_name: str | None, context: Context
 ) -> AsyncGenerator[tuple[Response, bool], None]:
-    """The responses of any operation, one after the other; with each, whether the operation was executed at all."""
+    """The responses of any operation, one after the other; with each, whether the operation was executed at all.
+
+    The first says what the operation costs.
+    """
     results: Any = await schema.stream(
         query, dict(variables) if variables else None, context, operation_name=operation_name
     )
     async with aclosing(results):
+        first = True
         async for result in results:
-            yield _response(result), not _before_execution(result)
+            yield _response(result, costs=first), not _before_execution(result)
+            first = False
 
 
-def _response(result: Any) -> Response:
+def _response(result: Any, *, costs: bool = True) -> Response:
     errors = all_shown(result.errors)
     response: Response = {"data": result.data}
     if errors:
         response["errors"] = [error.formatted for error in errors]
+    if costs and result.extensions:
+        response["extensions"] = result.extensions
     return response
 
 

@@ -15,6 +15,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 from db.database import DatabaseUnavailable
 from db.paging import InvalidCursor, InvalidPage
 from domain.refusals import Refused
+from events.budgets import OverBudget
 from events.cursors import CursorExpired, CursorInvalid
 from ml.processes import ChildFailure, ChildRaised
 from resolvers.context import PermissionRequired, SignInRequired
@@ -59,6 +60,10 @@ def forbidden(permission: str) -> ApiError:
 
 def bad_request(message: str, *, user_code: str | None = None) -> ApiError:
     return ApiError(Code.BAD_REQUEST, message, user_code=user_code)
+
+
+def over_budget(error: OverBudget) -> ApiError:
+    return ApiError(Code.RATE_LIMITED, str(error), retry_after=error.retry_after)
 
 
 def no_such_operation(name: str | None) -> ApiError:

@@ -15,6 +15,7 @@ from domain import sessions
 from domain.decisions import Decision
 from resolvers import identity as resolve
 from resolvers import projects as resolve_projects
+from resolvers import service as resolve_service
 from resolvers.inputs.limits import Sensitive
 from resolvers.paging import first_args
 from schema.access import public, requires, viewer
@@ -26,6 +27,7 @@ from schema.refusals import UserError
 
 if TYPE_CHECKING:
     from schema.projects import Project
+    from schema.service import RateLimit
 
 
 @strawberry.type(description="The server itself: a scheduler, a worker, the retention job.")
@@ -131,6 +133,7 @@ class Viewer:
     projects: Connection[Annotated["Project", strawberry.lazy("schema.projects")]] = computed(
         resolve_projects.viewer_projects
     )
+    rate_limit: Annotated["RateLimit", strawberry.lazy("schema.service")] = computed(resolve_service.rate_limit_of)
     is_type_of = shows(Caller)
 
 

@@ -1,4 +1,4 @@
-"""Every operation leaves its figures in /metrics: name, kind, outcome, seconds, statements."""
+"""Every operation leaves its figures: in /metrics name, kind, outcome, seconds, statements; in the answer its cost."""
 
 import time
 from collections.abc import Iterator
@@ -7,8 +7,10 @@ from typing import Any
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
+from auth.permissions import Permission
 from monitoring.metrics import METRICS, OperationKind, OperationOutcome
 from monitoring.statements import counting
+from resolvers.context import Context
 
 _KINDS: dict[OperationType, OperationKind] = {OperationType.QUERY: "query", OperationType.MUTATION: "mutation"}
 
@@ -18,7 +20,7 @@ class Measured(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         started = time.perf_counter()
-        with counting() as statements:
+        with counting() as self._statements:
             yield
         execution = self.execution_context
         if execution.graphql_document is None or execution.pre_execution_errors:
@@ -30,8 +32,18 @@ class Measured(SchemaExtension):
                 kind=kind,
                 outcome=_outcome(execution.result),
                 seconds=time.perf_counter() - started,
-                statements=statements.number,
+                statements=self._statements.number,
             )
+
+    def get_results(self) -> dict[str, Any]:
+        """`extensions.cost` of the answer; nothing when the operation was refused before it was priced."""
+        context: Context | None = self.execution_context.context
+        if context is None or context.charge is None:
+            return {}
+        cost = {"requested": context.charge.cost, "remaining": context.charge.balance.remaining}
+        if context.may(Permission.SYSTEM_READ):
+            cost["sqlStatements"] = self._statements.number
+        return {"cost": cost}
 
 
 def _outcome(result: Any) -> OperationOutcome:

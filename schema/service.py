@@ -57,6 +57,19 @@ class ServiceInfo:
     subscription_transports: list[str]
 
 
+@strawberry.type(
+    description="A bucket of cost points that refills steadily. "
+    "The same numbers come back in `extensions.cost` of every answer."
+)
+class RateLimit:
+    cost: int
+    limit: int
+    remaining: int
+    restore_per_second: float
+    full_at: datetime
+    is_type_of = shows(resolve.RateLimit)
+
+
 @strawberry.type
 class ServiceQueries:
     node: Node | None = query(
@@ -67,3 +80,4 @@ class ServiceQueries:
     nodes: list[Node | None] = query(nodes.nodes, guard=viewer, directives=[ListSize.by("ids")])
     health: Health = query(resolve.health, guard=public)
     service_info: ServiceInfo = query(resolve.service_info, guard=public)
+    rate_limit: RateLimit = query(resolve.rate_limit, guard=viewer)

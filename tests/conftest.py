@@ -136,10 +136,11 @@ def context_of(services: Services) -> Callable[[Principal | None], Context]:
 
 @pytest.fixture
 def execute(context_of: Callable[[Principal | None], Context]) -> Execute:
-    """Run one operation as `principal`, through everything below the transport; the response as it would be sent."""
+    """Run one operation as `principal`, through everything below the transport; the response without its cost."""
 
     async def run(query: str, *, principal: Principal | None = None, **variables: Any) -> Response:
         response, _ = await respond(query, variables, None, context_of(principal))
+        response.pop("extensions", None)
         return response
 
     return run

@@ -32,7 +32,10 @@ def bomb(levels: int) -> str:
             "{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}",
             "The operation has 31 aliases; at most 30 are taken.",
         ),
-        (bomb(20), "The operation has 2097152 aliases; at most 30 are taken."),
+        (bomb(4), "The operation has 32 aliases; at most 30 are taken."),
+        (bomb(20), "The document selects `a` more than 20 times in one place."),
+        ("{" + " __typename" * 21 + "}", "The document selects `__typename` more than 20 times in one place."),
+        ("{ __typename" + " @skip(if: false)" * 9 + "}", "There are 9 directives in one place; at most 8 are taken."),
         (
             " ".join(f"query Q{n} {{ __typename }}" for n in range(21)),
             "The document has 21 operations; at most 20 are taken.",

@@ -76,7 +76,7 @@ schema = HeadAISchema(
     types=[*refusals.ALL],
     execution_context_class=PlainDataExecutor,
     extensions=[Measured, FreshLoaders, DocumentCache],
-    config=StrawberryConfig(default_resolver=value_of, scalar_map=SCALARS, disable_field_suggestions=True),
+    config=StrawberryConfig(default_resolver=value_of, scalar_map=SCALARS),
 )
 
 

@@ -8,9 +8,19 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
-from graphql import DocumentNode, FieldNode, GraphQLError, OperationDefinitionNode, Visitor, visit
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    Visitor,
+    specified_rules,
+    validate,
+    visit,
+)
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import validate_document
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from events.budgets import OverBudget
 from resolvers.context import Charge, Context
@@ -19,6 +29,7 @@ from schema.measure import MAX_TOKENS, Measured, TooLarge, measured
 
 MAX_DOCUMENTS = 1024
 MAX_LENGTH = 16_384
+RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 
 class Known(NamedTuple):
@@ -53,7 +64,7 @@ class DocumentCache(SchemaExtension):
             except TooLarge as error:
                 errors = [bad_request(str(error))]
             else:
-                errors = list(validate_document(execution.schema._schema, document, execution.validation_rules))
+                errors = validate(execution.schema._schema, document, RULES, hide_suggestions=True)
                 if not errors:
                     known = _remembered(execution.query or "", document, size)
         if known is not None and known.introspects:

@@ -23,7 +23,11 @@ Completer = Callable[[Any], Any]
 
 
 class PlainDataExecutor(StrawberryGraphQLCoreExecutionContext):
-    """graphql-core's executor with a short way through lists of plain data."""
+    """graphql-core's executor with a short way through lists of plain data; its errors suggest no names."""
+
+    @classmethod
+    def build(cls, *args: Any, **named: Any) -> Any:
+        return super().build(*args, **{**named, "hide_suggestions": True})
 
     def complete_list_value(
         self,

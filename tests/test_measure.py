@@ -64,3 +64,29 @@ async def test_depth_counts_through_fragments_and_introspection_is_not_measured(
 
     assert (await execute(through, principal=admin))["data"] == {"viewer": {"projects": {"nodes": []}}}
     assert "errors" not in await execute(introspection, principal=admin)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("{ viewr { user { id } } }", "Cannot query field 'viewr' on type 'Query'."),
+        ("{ projects(frst: 1) { nodes { id } } }", "Unknown argument 'frst' on field 'Query.projects'."),
+        (
+            "{ viewer { can(permission: RUN_CREAT) { allowed } } }",
+            "Value 'RUN_CREAT' does not exist in 'Permission' enum.",
+        ),
+        ('{ node(id: "a") { ... on Projct { id } } }', "Unknown type 'Projct'."),
+    ],
+)
+async def test_what_is_misspelt_gets_no_suggestion_of_what_there_is(execute, admin, document, message):
+    assert await refusal(execute, admin, document) == message
+
+
+async def test_neither_do_misspelt_variables(execute, admin):
+    document = "query ($permission: Permission!) { viewer { can(permission: $permission) { allowed } } }"
+
+    answer = await execute(document, principal=admin, permission="RUN_CREAT")
+
+    [error] = answer["errors"]
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+    assert "RUN_CREATE" not in error["message"]

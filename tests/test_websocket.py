@@ -131,12 +131,12 @@ async def test_a_session_that_ended_elsewhere_closes_the_silent_socket_with_4403
     async with connect() as socket:
         await initialised(socket, token_of(admin))
         await send(socket, id="1", type="subscribe", payload={"query": "subscription { events { __typename } }"})
-        assert (await receive(socket))["payload"] == {"data": {"events": {"__typename": "StreamCaughtUp"}}}
+        assert (await receive(socket))["payload"]["data"] == {"events": {"__typename": "StreamCaughtUp"}}
         await execute("mutation { logout(input: {}) { revokedSessions } }", principal=admin)
 
         with suppress(websockets.ConnectionClosed):
             while True:  # what was on its way already
-                assert (await receive(socket))["payload"] == {"data": {"events": {"__typename": "Event"}}}
+                assert (await receive(socket))["payload"]["data"] == {"events": {"__typename": "Event"}}
         assert (socket.close_code, socket.close_reason) == (4403, "This session has ended. Sign in again.")
 
 
@@ -149,4 +149,4 @@ async def test_a_session_of_another_person_stays_when_one_ends(connect, admin, c
         assert await close_code(his) == 4403
 
         await send(hers, id="1", type="subscribe", payload={"query": VIEWER})
-        assert (await receive(hers))["payload"] == {"data": {"viewer": {"user": {"username": "vera"}}}}
+        assert (await receive(hers))["payload"]["data"] == {"viewer": {"user": {"username": "vera"}}}

@@ -1,4 +1,4 @@
-"""The folder a trained model lives in: LightGBM's text, and a manifest to serve and repeat it."""
+"""The folder a trained model lives in: LightGBM's text, a manifest to serve and repeat it, and a card for people."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 import lightgbm as lgb
 import orjson
 
-from ml import evaluation
+from ml import card, evaluation
 from ml.messages import ArtifactFile, DigestMismatch, Ended, ModelUnreadable, TrainJob
 from ml.preparation import Prepared
 from ml.spec import Task
 
 MODEL = "model.txt"
 MANIFEST = "manifest.json"
+CARD = "model_card.md"
 MANIFEST_VERSION = 1
 _PACKAGES = ("headai", "lightgbm", "numpy", "pyarrow", "polars", "duckdb", "scipy")
 
@@ -86,7 +87,8 @@ def write(
         "evaluations": evaluations,
     }
     manifest_file = _write(folder, MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    return (model_file, manifest_file), manifest
+    card_file = _write(folder, CARD, card.written(manifest).encode(errors="replace"))
+    return (model_file, manifest_file, card_file), manifest
 
 
 def _write(folder: Path, name: str, content: bytes) -> ArtifactFile:

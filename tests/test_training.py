@@ -244,7 +244,7 @@ async def test_trains_and_registers(execute, scientist, asked, create, hand, pro
     for name in ("train.auc", "valid.auc", "train.binary_logloss", "valid.binary_logloss"):
         assert await steps_of(db, id, name) == [0, 1, 2, 3, 4]
     artifacts = {artifact["path"]: artifact for artifact in run["artifacts"]["nodes"]}
-    assert (run["artifacts"]["totalCount"], sorted(artifacts)) == (2, ["manifest.json", "model.txt"])
+    assert (run["artifacts"]["totalCount"], sorted(artifacts)) == (3, ["manifest.json", "model.txt", "model_card.md"])
     async with httpx.AsyncClient() as client:
         content = (await client.get(artifacts["model.txt"]["download"]["url"])).content
     assert hashlib.sha256(content).hexdigest() == artifacts["model.txt"]["sha256"]
@@ -487,7 +487,8 @@ async def test_a_queued_run_is_canceled_at_once(execute, scientist, asked, creat
 
 
 @pytest.mark.parametrize(
-    ("how", "kept"), [({}, ["manifest.json", "model.txt"]), ({"keepBest": False}, []), ({"force": True}, [])]
+    ("how", "kept"),
+    [({}, ["manifest.json", "model.txt", "model_card.md"]), ({"keepBest": False}, []), ({"force": True}, [])],
 )
 async def test_a_run_at_work_is_canceled(execute, scientist, asked, create, hand, how, kept):
     id = await create(asked({"numRounds": 100000}))

@@ -88,7 +88,7 @@ def check(db: Any, store: Any, id: str) -> Any:
                 .where(artifacts.c.run_id == key(id))
                 .order_by(artifacts.c.path)
             )
-        assert [path for path, _, _ in files] == ["manifest.json", "model.txt"]
+        assert [path for path, _, _ in files] == ["manifest.json", "model.txt", "model_card.md"]
         for _, object_key, sha256 in files:
             assert hashlib.sha256(await store.read(object_key)).hexdigest() == sha256
 

@@ -160,4 +160,8 @@ async def test_a_cancellation_reaches_a_worker_process(
         run = await until(is_over)
 
     assert run["status"] == "CANCELED"
-    assert [artifact["path"] for artifact in run["artifacts"]["nodes"]] == ["manifest.json", "model.txt"]
+    assert [artifact["path"] for artifact in run["artifacts"]["nodes"]] == [
+        "manifest.json",
+        "model.txt",
+        "model_card.md",
+    ]

@@ -58,7 +58,7 @@ SAMPLE_SECONDS = 1.0
 HAND_BACK_SECONDS = 5.0
 KEPT_DATA_BYTES = 4 * 2**30
 _AGAIN_SECONDS = 0.5
-_CONTENT_TYPES = {".txt": "text/plain; charset=utf-8", ".json": "application/json"}
+_CONTENT_TYPES = {".txt": "text/plain; charset=utf-8", ".json": "application/json", ".md": "text/markdown"}
 _PACKAGES = ("lightgbm", "numpy", "pyarrow", "polars", "duckdb")
 _log = structlog.get_logger(__name__)
 ResultT = TypeVar("ResultT")

@@ -307,7 +307,7 @@ def test_the_log_of_the_engine_comes_with_its_level(job: Any) -> None:
 def test_the_artifact_describes_itself(job: Any) -> None:
     made = job(BINARY)
     result, _ = run(made)
-    model, manifest_file = result.files
+    model, manifest_file, card = result.files
     assert sha256_of(f"{made.output}/model.txt") == model.sha256
     assert sha256_of(f"{made.output}/manifest.json") == manifest_file.sha256
     text, manifest = read(made.output, model.sha256)
@@ -319,5 +319,19 @@ def test_the_artifact_describes_itself(job: Any) -> None:
         assert [r["rank"] for r in ranked] == list(range(1, 31))
         assert sum(r["share"] for r in ranked) == pytest.approx(1.0)
         assert [r["importance"] for r in ranked] == sorted((r["importance"] for r in ranked), reverse=True)
+    told = Path(made.output, "model_card.md").read_text()
+    assert sha256_of(f"{made.output}/model_card.md") == card.sha256
+    accuracy = next(m["value"] for m in manifest["evaluations"][0]["metrics"] if m["name"] == "accuracy")
+    assert told.startswith("# Model card\n\nPredicts `")
+    assert f"| accuracy | {accuracy:.6g} |" in told
+    assert f"| data, SHA-256 | `{manifest['data_sha256']}` |" in told
+    assert f"| split, SHA-256 | `{manifest['split']['sha256']}` |" in told
     with pytest.raises(DigestMismatch, match="was not loaded"):
         Scorer.load(made.output, "0" * 64)
+
+
+def test_the_same_run_writes_the_same_files_again(job: Any, mixed: Path) -> None:
+    first, _ = run(job(REGRESSION, path=mixed))
+    again, _ = run(job(REGRESSION, path=mixed))
+    assert [file.path for file in first.files] == ["model.txt", "manifest.json", "model_card.md"]
+    assert first.files == again.files

@@ -24,7 +24,7 @@ from headai.settings import Settings, SettingsError, StackSettings
 _MARK = "HEADAI_STACK"
 """In the environment of every process of a stack: the home it belongs to."""
 _READY_SECONDS = 90.0
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 5.0
 _STEADY_SECONDS = 60.0
 _LONGEST_LOG = 20 * 1024**2
 

@@ -13,6 +13,7 @@ import logging
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -322,27 +323,31 @@ class ObjectStore:
     async def upload_file(self, path: Path, key: str, content_type: str) -> None:
         """Put a file there in parts of 8 MiB or more, four at a time; nothing is there until all of it is.
 
-        A failure, or being cancelled, throws the parts away (unless the store is gone: they stay, unseen).
+        A failure, or being canceled, ends when the parts on their way have arrived and all were thrown away (unless the
+        store is gone: they stay, unseen).
         """
         size = (await asyncio.to_thread(path.stat)).st_size
         if size <= PART_BYTES:
             await self.write(key, await asyncio.to_thread(path.read_bytes), content_type)
             return
-        upload_id = await self.start_multipart(key, content_type)
+        opening = asyncio.create_task(self.start_multipart(key, content_type))
         try:
+            upload_id = await asyncio.shield(opening)
             parts = await self._send_parts(path, size, key, upload_id)
             await self.complete_multipart(key, upload_id, parts)
         except BaseException:
             with suppress(StoreUnavailable):
-                await asyncio.shield(self.abort_multipart(key, upload_id))
+                await asyncio.shield(self.abort_multipart(key, await opening))
             raise
 
     async def _send_parts(self, path: Path, size: int, key: str, upload_id: str) -> list[tuple[int, str]]:
         part_bytes = max(PART_BYTES, -(-size // MOST_PARTS))
-        places = asyncio.Semaphore(PARTS_AT_ONCE)
+        remaining = deque(range(1, -(-size // part_bytes) + 1))
 
-        async def send(number: int) -> tuple[int, str]:
-            async with places:
+        async def send_some() -> list[tuple[int, str]]:
+            sent = []
+            while remaining:
+                number = remaining.popleft()
                 data = await asyncio.to_thread(_slice, path, (number - 1) * part_bytes, part_bytes)
                 async with self._asking(key, seconds=TRANSFER_SECONDS * part_bytes / PART_BYTES):
                     answer = await self._client.upload_part(
@@ -352,15 +357,17 @@ class ObjectStore:
                         PartNumber=number,
                         Body=io.BytesIO(data),
                     )
-                return number, str(answer["ETag"])
+                sent.append((number, str(answer["ETag"])))
+            return sent
 
-        tasks = [asyncio.create_task(send(n + 1)) for n in range(-(-size // part_bytes))]
+        senders = [asyncio.create_task(send_some()) for _ in range(PARTS_AT_ONCE)]
         try:
-            return await asyncio.gather(*tasks)
+            await asyncio.wait(senders, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            remaining.clear()
+            # What is on its way arrives first: a part that comes after the upload was aborted, the store may keep.
+            await asyncio.gather(*senders, return_exceptions=True)
+        return [part for sender in senders for part in sender.result()]
 
     async def download_file(self, key: str, path: Path) -> str:
         """Fetch an object into a file and tell the SHA-256 of its bytes, in hex. Raises `ObjectMissing`.

@@ -123,7 +123,7 @@ async def test_every_part_that_is_killed_comes_back(home: Path, port: int) -> No
             os.kill(_main_process(home, server), signal.SIGKILL)
             assert await stack.line(server) == f"{server} ended (killed by SIGKILL); starting it again"
             assert await stack.line(server) == f"{server} is up again"
-        await _until_ready(stack.url)
+        await _until_ready(stack)
         assert await _can_sign_in(stack.url, "correct horse battery")
 
 
@@ -171,18 +171,20 @@ async def _can_sign_in(url: str, password: str) -> bool:
     return login["errors"] == [] and login["tokens"] is not None
 
 
-async def _until_ready(url: str) -> None:
-    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False, timeout=5) as client:
-        while not await _is_ready(client, url):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-
-
-async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
-    """A part that was just started takes a while until it listens."""
+async def _until_ready(stack: Up) -> None:
+    seen = "no answer"
     try:
-        return (await client.get(f"{url}/readyz")).status_code == 200
-    except httpx.TransportError:
-        return False
+        async with asyncio.timeout(150), httpx.AsyncClient(trust_env=False, timeout=5) as client:
+            while not seen.startswith("200"):
+                try:
+                    answer = await client.get(f"{stack.url}/readyz")
+                    seen = f"{answer.status_code} {answer.text}"
+                except httpx.TransportError as error:  # a part that was just started takes a while until it listens
+                    seen = repr(error)
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        log = (stack.home / "api.log").read_text()[-3000:]
+        raise AssertionError(f"never ready: {seen}\n{stack.lines}\n{log}") from None
 
 
 def _main_process(home: Path, server: str) -> int:

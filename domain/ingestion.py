@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
 from auth.permissions import Permission
 from auth.principals import Principal
 from db import metrics, projects, runs
@@ -177,30 +180,26 @@ def _storable(
     one: GivenSeries, number: int, known_runs: Mapping[str, UUID], now: int, rejected: list[dict[str, Any]]
 ) -> SeriesPoints:
     """The points that can be stored; the others go to `rejected`."""
-    told = {index: NON_FINITE[word] for index, word in one.non_finite}
-    steps: list[int] | None = None if one.steps is None else []
-    at: list[int] = []
-    values: list[float] = []
-
-    def reject(index: int, code: ErrorCode, message: str) -> None:
+    size = len(one.values)
+    numbers = _doubles(one.values)
+    told = np.zeros(size, np.bool_)
+    for index, word in one.non_finite:
+        numbers[index], told[index] = NON_FINITE[word], True
+    moments = np.full(size, now) if one.at is None else np.array(one.at, np.int64)
+    null, late = np.isnan(numbers) & ~told, moments > LATEST
+    refused = null | late | (np.isinf(numbers) & ~told)
+    for index in np.flatnonzero(refused).tolist():
+        if null[index]:
+            code, message = ErrorCode.INVALID, "The value is null, and `nonFinite` does not say what it was."
+        elif late[index]:
+            code, message = ErrorCode.OUT_OF_RANGE, "The time is after the year 9999."
+        else:
+            code, message = ErrorCode.OUT_OF_RANGE, "The value is beyond the largest double, 1.8e308."
         rejected.append({"series": number, "index": index, "code": code.value, "message": message})
-
-    for index, given in enumerate(one.values):
-        if given is None and index not in told:
-            reject(index, ErrorCode.INVALID, "The value is null, and `nonFinite` does not say what it was.")
-            continue
-        moment = now if one.at is None else one.at[index]
-        if moment > LATEST:
-            reject(index, ErrorCode.OUT_OF_RANGE, "The time is after the year 9999.")
-            continue
-        value = told[index] if given is None else _double(given)
-        if value is None:
-            reject(index, ErrorCode.OUT_OF_RANGE, "The value is beyond the largest double, 1.8e308.")
-            continue
-        at.append(moment)
-        values.append(value)
-        if steps is not None and one.steps is not None:
-            steps.append(one.steps[index])
+    kept = ~refused
+    steps = None if one.steps is None else np.array(one.steps, np.int64)[kept].tolist()
+    at: list[int] = moments[kept].tolist()
+    values: list[float] = numbers[kept].tolist()
     return SeriesPoints(
         scope=one.scope,
         name=one.name,
@@ -216,13 +215,19 @@ def _storable(
     )
 
 
-def _double(number: float) -> float | None:
-    """The number as a double; None beyond the finite ones."""
+def _doubles(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """The values as doubles: NaN for null, an infinity for what is beyond the largest double."""
     try:
-        double = float(number)
-    except OverflowError:
-        return None
-    return double if math.isfinite(double) else None
+        return np.array(values, np.float64)
+    except OverflowError:  # an integer of more than 308 digits
+        beyond = 2**1024
+        return np.array(
+            [
+                (math.inf if v > 0 else -math.inf) if isinstance(v, int) and abs(v) >= beyond - 2**970 else v
+                for v in values
+            ],
+            np.float64,
+        )
 
 
 def _refuse_twice_given(batch: Sequence[SeriesPoints]) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NewType
+from typing import Any, NewType, TypeGuard
 
 import strawberry
 from graphql import GraphQLError
@@ -103,27 +103,36 @@ def read_text(value: Any) -> str:
 
 
 def read_float_vector(value: Any) -> list[float | None]:
-    if isinstance(value, list) and all(type(item) in _FLOATS for item in value):
+    if isinstance(value, list) and _FLOATS.issuperset(map(type, value)):
         return value
     raise GraphQLError("A FloatVector is an array of numbers and nulls.")
 
 
 def read_int_vector(value: Any) -> list[int]:
-    if isinstance(value, list) and all(type(item) is int and -_SAFE <= item <= _SAFE for item in value):
+    if _integers(value, -_SAFE, _SAFE):
         return value
     raise GraphQLError("An IntVector is an array of integers within ±(2^53-1).")
 
 
 def read_timestamp_vector(value: Any) -> list[int]:
-    if isinstance(value, list) and all(type(item) is int and 0 <= item <= _SAFE for item in value):
+    if _integers(value, 0, _SAFE):
         return value
     raise GraphQLError("A TimestampVector is an array of Unix epoch milliseconds.")
 
 
+def _integers(value: Any, least: int, most: int) -> TypeGuard[list[int]]:
+    if not isinstance(value, list) or not _INTS.issuperset(map(type, value)):
+        return False
+    return not value or (least <= min(value) and max(value) <= most)
+
+
 def show_float_vector(value: Any) -> list[float | None]:
+    if None not in value and all(map(math.isfinite, value)):
+        return list(value)
     return [None if item is None or not math.isfinite(item) else item for item in value]
 
 
+_INTS = frozenset({int})
 _FLOATS = frozenset({int, float, type(None)})
 
 

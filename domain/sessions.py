@@ -3,7 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from auth import passwords
@@ -33,18 +33,47 @@ class Tokens(NamedTuple):
     token_type: str = "Bearer"  # noqa: S105
 
 
-async def authenticate(db: Database, *, username: str, password: str) -> UUID:
+class Attempts(Protocol):
+    """Counts wrong passwords by name and by address (`events.attempts`)."""
+
+    async def locked(self, username: str, address: str | None) -> timedelta | None: ...
+    async def failed(self, username: str, address: str | None) -> None: ...
+    async def succeeded(self, username: str) -> None: ...
+
+
+async def authenticate(
+    db: Database, attempts: Attempts, *, username: str, password: str, ip_address: str | None
+) -> UUID:
     """Whose name and password these are.
 
-    Raises `Refused` with one and the same answer, after the same work, for an unknown user and a wrong password.
+    Raises `Refused` with one and the same answer, after the same work, for an unknown user and a wrong password; after
+    too many of them with ACCOUNT_LOCKED, also for the right one. The lock is looked at again after the work, so that
+    many attempts at once get no further than one after the other.
     """
+    await _refuse_when_locked(attempts, username, ip_address)
     async with db.reading() as session:
         account = await users.password_of(session, username)
     user_id, stored, status = account or (None, None, None)
     right = await check_password(password, stored)
     if user_id is None or not right or status != UserStatus.ACTIVE:
+        await attempts.failed(username, ip_address)
         raise Refused(NotAuthenticated(message="Username or password is wrong.", path=("input", "username")))
+    await _refuse_when_locked(attempts, username, ip_address)
+    await attempts.succeeded(username)
     return user_id
+
+
+async def _refuse_when_locked(attempts: Attempts, username: str, ip_address: str | None) -> None:
+    wait = await attempts.locked(username, ip_address)
+    if wait is not None:
+        raise Refused(
+            NotAuthenticated(
+                code=ErrorCode.ACCOUNT_LOCKED,
+                message="Too many attempts to sign in have failed. Wait, then try again.",
+                path=("input", "username"),
+                retry_after=wait,
+            )
+        )
 
 
 async def login(

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from auth.tokens import TokenIssuer
 from db import access, events
 from db.database import Database
+from events.attempts import Attempts
 from events.budgets import Allowance, Budgets
 from events.callers import Callers
 from events.wakeups import Wakeups, redis_of
@@ -63,6 +64,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             db=db,
             wakeups=wakeups,
             callers=callers,
+            attempts=Attempts(redis, most_per_address=settings.login_attempts_per_address),
             store=store,
             copies=LocalCopies(store, settings.home / "models"),
             children=children,

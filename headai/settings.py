@@ -73,6 +73,12 @@ class CommonSettings(BaseSettings):
         ge=timedelta(hours=1),
         description="How long a session lasts unused; seconds or an ISO 8601 duration.",
     )
+    login_attempts_per_address: int = Field(
+        default=1000,
+        ge=1,
+        description="Wrong passwords that may come from one address before it is locked out for 15 minutes. An account "
+        "is locked after 10, wherever they come from.",
+    )
     event_retention: timedelta = Field(
         default=timedelta(days=30),
         ge=timedelta(days=1),

@@ -12,6 +12,7 @@ from auth.permissions import Permission
 from auth.principals import Principal
 from auth.tokens import TokenIssuer
 from db.database import Database
+from events.attempts import Attempts
 from events.budgets import Account, Balance, Budgets
 from events.callers import Callers
 from events.log import user_actor
@@ -46,6 +47,7 @@ class Services:
     db: Database
     wakeups: Wakeups
     callers: Callers
+    attempts: Attempts
     store: ObjectStore
     copies: LocalCopies
     children: ChildPool

@@ -98,7 +98,13 @@ async def role(info: Info, id: strawberry.ID | None = UNSET, name: str | None = 
 
 async def login(info: Info, input: LoginInput) -> dict[str, Any]:
     context: Context = info.context
-    user_id = await sessions.authenticate(context.db, username=input.username, password=input.password)
+    user_id = await sessions.authenticate(
+        context.db,
+        context.services.attempts,
+        username=input.username,
+        password=input.password,
+        ip_address=context.request.ip_address,
+    )
     if context.trail is not None:
         context.trail.user_id = user_id
     async with context.db.transaction() as session:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from auth.permissions import BUILT_IN_ROLES
 from auth.principals import Principal
@@ -57,7 +58,7 @@ async def shared_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @pytest.fixture
-async def services(shared_services: Services) -> Services:
+async def services(shared_services: Services, settings: Settings) -> Services:
     """What a process of the API holds, on an empty database."""
     kept = {"installation", "roles", "workers", "audit_head"}
     tables = ", ".join(table for table in metadata.tables if table not in kept)
@@ -65,6 +66,8 @@ async def services(shared_services: Services) -> Services:
         await session.connection.execute(f"TRUNCATE {tables}, pgqueuer, pgqueuer_log")
         await session.connection.execute("UPDATE installation SET forgotten_changed = NULL, forgotten_number = NULL")
         await session.connection.execute("UPDATE audit_head SET number = 0, hash = repeat('0', 64)")
+    async with Redis.from_url(settings.redis_url) as redis:
+        await redis.flushdb()
     return shared_services
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -182,6 +183,32 @@ async def lock(session: Session, dataset_id: UUID, *, revised: bool) -> Dataset 
     return await session.first(Dataset, statement)
 
 
+async def change_unless_taken(session: Session, dataset_id: UUID, **values: Any) -> Dataset | None:
+    """Set columns of a dataset that the transaction has locked; None when another one of the project has the name."""
+    statement = update(datasets).where(datasets.c.id == dataset_id).values(**values).returning(*_DATASET)
+    try:
+        async with session.connection.transaction():
+            return await session.first(Dataset, statement)
+    except asyncpg.UniqueViolationError:
+        return None
+
+
+async def lock_versions(session: Session, dataset_id: UUID) -> list[DatasetVersion]:
+    """Every version, held so that no run can begin to use one until the transaction ends."""
+    statement = (
+        select(*_VERSION)
+        .where(dataset_versions.c.dataset_id == dataset_id)
+        .order_by(dataset_versions.c.number)
+        .with_for_update()
+    )
+    return await session.all(DatasetVersion, statement)
+
+
+async def remove(session: Session, dataset_id: UUID) -> None:
+    """Delete a dataset with its versions, columns, aliases and uploads; its objects stay."""
+    await session.run(delete(datasets).where(datasets.c.id == dataset_id))
+
+
 # Versions
 
 
@@ -301,6 +328,20 @@ async def upload_ended(session: Session, version_id: UUID, failure: Json) -> Dat
         DatasetVersionStatus.UPLOADING,
         status=DatasetVersionStatus.FAILED,
         failure=failure,
+    )
+
+
+async def process_again(session: Session, version_id: UUID) -> DatasetVersion | None:
+    """FAILED becomes PROCESSING, as if it had never been tried. None when the version is in another state."""
+    return await _changed_version(
+        session,
+        dataset_versions.c.id == version_id,
+        DatasetVersionStatus.FAILED,
+        status=DatasetVersionStatus.PROCESSING,
+        progress={"phase": "queued", "fraction": 0},
+        failure=None,
+        attempt=0,
+        lease=None,
     )
 
 
@@ -462,6 +503,11 @@ async def columns_of_versions(
 async def columns_of_version(session: Session, version_id: UUID) -> list[Column]:
     """Every column, by position."""
     return await session.all(Column, _COLUMNS_OF_VERSION, id=version_id)
+
+
+async def change_column(session: Session, column_id: UUID, **values: Any) -> Column | None:
+    statement = update(dataset_columns).where(dataset_columns.c.id == column_id).values(**values).returning(*_COLUMN)
+    return await session.first(Column, statement)
 
 
 # Aliases

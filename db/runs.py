@@ -505,6 +505,23 @@ def _pace() -> Prepared:
 _SECONDS_PER_ROUND = _pace()
 
 
+async def unfinished_on_dataset(session: Session, dataset_id: UUID) -> list[TrainingRun]:
+    """The runs that are not final and train or validate on a version of the dataset, the oldest first."""
+    versions = select(dataset_versions.c.id).where(dataset_versions.c.dataset_id == dataset_id)
+    statement = (
+        select(*_ROW)
+        .where(
+            training_runs.c.finished_at.is_(None),
+            or_(
+                training_runs.c.dataset_version_id.in_(versions),
+                training_runs.c.validation_dataset_version_id.in_(versions),
+            ),
+        )
+        .order_by(training_runs.c.created_at, training_runs.c.id)
+    )
+    return await session.all(TrainingRun, statement)
+
+
 # Writing
 
 

@@ -273,6 +273,14 @@ upload_sessions = Table(
     Index("upload_sessions_open_idx", "expires_at", postgresql_where=text("status = 'OPEN'")),
 )
 
+unowned_objects = Table(
+    "unowned_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Index("unowned_objects_due_at_idx", "due_at"),
+)
+
 training_runs = Table(
     "training_runs",
     metadata,
@@ -293,8 +301,8 @@ training_runs = Table(
     _word("algorithm", vocabulary.Algorithm),
     Column("spec", JSONB, nullable=False),
     Column("params", JSONB, nullable=False),
-    _of("dataset_versions", "dataset_version_id", nullable=True, ondelete="RESTRICT"),
-    _of("dataset_versions", "validation_dataset_version_id", nullable=True, ondelete="RESTRICT"),
+    _of("dataset_versions", "dataset_version_id", nullable=True, ondelete="SET NULL"),
+    _of("dataset_versions", "validation_dataset_version_id", nullable=True, ondelete="SET NULL"),
     Column("environment", JSONB),
     _at("heartbeat_at", nullable=True),
     _at("started_at", nullable=True),
@@ -409,7 +417,7 @@ model_versions = Table(
     Column("description", Text),
     _tags(),
     _of("training_runs", "run_id", nullable=True, ondelete="RESTRICT"),
-    _of("dataset_versions", "trained_on_id", nullable=True, ondelete="RESTRICT"),
+    _of("dataset_versions", "trained_on_id", nullable=True, ondelete="SET NULL"),
     Column("signature", JSONB, nullable=False),
     Column("params", JSONB, nullable=False),
     Column("importance", JSONB, nullable=False),

@@ -40,6 +40,12 @@ async def of_datasets(
     )
 
 
+async def object_keys(session: Session, dataset_id: UUID) -> set[str]:
+    """Where the parts of the dataset's uploads are, or were joined."""
+    statement = select(upload_sessions.c.object_key).where(upload_sessions.c.dataset_id == dataset_id)
+    return {key for (key,) in await session.records(statement)}
+
+
 async def lock(session: Session, upload_id: UUID) -> UploadSession | None:
     """The upload, held until the transaction ends."""
     return await session.first(UploadSession, _LOCKED, id=upload_id)

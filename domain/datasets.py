@@ -1,17 +1,23 @@
-"""Datasets and the names of their versions."""
+"""Datasets, what is said about their columns, and the names of their versions."""
+
+from datetime import timedelta
 
 from auth.permissions import Permission
 from auth.principals import Principal
-from db import datasets, projects
+from db import datasets, projects, runs, unowned, uploads
 from db.database import Session
 from db.ids import Kind, key_of
-from db.rows import Dataset, Tags
-from db.vocabulary import EventType
-from domain.refusals import AlreadyExists, Refused, not_found
+from db.rows import Column, Dataset, DatasetVersion, Tags
+from db.vocabulary import ColumnRole, DatasetVersionStatus, EventType
+from domain.refusals import AlreadyExists, InUse, InvalidState, Refused, StaleRevision, not_found
 from domain.texts import checked_tags, checked_text
+from domain.uploads import ask_for_processing
 from events.log import publish, user_actor
+from storage.keys import data_key
 
 MAX_ALIAS = 64
+WORKER_MAY_WRITE = timedelta(hours=1)
+"""How long after its dataset was deleted a worker that still processes a version may put the Parquet there."""
 
 
 async def create_dataset(
@@ -39,6 +45,171 @@ async def create_dataset(
             )
         )
     await publish(session, EventType.DATASET_CREATED, dataset.id, project_id=key, actor=user_actor(actor.user_id))
+    return dataset
+
+
+async def update_dataset(
+    session: Session,
+    actor: Principal,
+    *,
+    id: str,
+    expected_revision: int | None,
+    name: str | None,
+    description: str | None,
+) -> Dataset:
+    """Rename or describe a dataset; None leaves as it is, an empty description takes it away.
+
+    Raises `Refused` when there is no such dataset, its revision is another than the expected one, or the project has a
+    dataset of that name.
+    """
+    checked_text(name, "input", "name", max_length=200)
+    checked_text(description or None, "input", "description")
+    before = await _held(session, actor, id, "input", "id")
+    if expected_revision not in (None, before.revision):
+        raise Refused(
+            StaleRevision(
+                message=f"The dataset has been changed: its revision is {before.revision}. Read it again.",
+                path=("input", "expectedRevision"),
+                current_revision=before.revision,
+                current=before,
+            )
+        )
+    wanted = {
+        "name": before.name if name is None else name,
+        "description": before.description if description is None else description or None,
+    }
+    changes = {
+        field: [getattr(before, field), value] for field, value in wanted.items() if value != getattr(before, field)
+    }
+    if not changes:
+        return before
+    changed = await datasets.change_unless_taken(session, before.id, **wanted, revision=before.revision + 1)
+    if changed is None:
+        raise Refused(
+            AlreadyExists(
+                message=f"There is a dataset named {name!r} in this project already.",
+                path=("input", "name"),
+                existing=await datasets.by_name(session, before.project_id, name or ""),
+            )
+        )
+    await publish(
+        session,
+        EventType.DATASET_UPDATED,
+        changed.id,
+        project_id=changed.project_id,
+        actor=user_actor(actor.user_id),
+        changes=changes,
+    )
+    return changed
+
+
+async def delete_dataset(session: Session, actor: Principal, *, id: str) -> Dataset:
+    """Delete a dataset with everything in it; its objects are noted in the same transaction and swept afterwards.
+
+    Runs and model versions that came from it stay and forget it; evaluations made on it go. Raises `Refused` when there
+    is no such dataset, or naming the runs that are not final and use it.
+    """
+    dataset = await _held(session, actor, id, "input", "id")
+    versions = await datasets.lock_versions(session, dataset.id)
+    users = await runs.unfinished_on_dataset(session, dataset.id)
+    if users:
+        shown = ", ".join(repr(run.name) for run in users[:5]) + (" and others" if users[5:] else "")
+        raise Refused(
+            InUse(
+                message=f"Runs that are not over use this dataset: {shown}. Cancel them, or wait for their end.",
+                path=("input", "id"),
+                dependents=users,
+            )
+        )
+    kept = {version.upload_key for version in versions} | {version.data_key for version in versions}
+    kept |= await uploads.object_keys(session, dataset.id)
+    at_work = [version for version in versions if version.status == DatasetVersionStatus.PROCESSING]
+    await datasets.remove(session, dataset.id)
+    await unowned.let_go(session, sorted(key for key in kept if key is not None))
+    await unowned.let_go(session, [data_key(dataset.id, version.id) for version in at_work], after=WORKER_MAY_WRITE)
+    for version in versions:
+        session.topics.add(datasets.version_topic(version.id))
+    await publish(
+        session,
+        EventType.DATASET_DELETED,
+        dataset.id,
+        project_id=dataset.project_id,
+        actor=user_actor(actor.user_id),
+        changes={"name": [dataset.name, None]},
+    )
+    return dataset
+
+
+async def update_column(
+    session: Session, actor: Principal, *, id: str, role: ColumnRole | None, description: str | None
+) -> Column:
+    """Say what a column is for; None leaves as it is, an empty description takes it away. The data stay as they are.
+
+    Raises `Refused` when there is no such column.
+    """
+    checked_text(description or None, "input", "description")
+    key = key_of(id, Kind.COLUMN) if actor.may(Permission.DATASET_READ) else None
+    before = (await datasets.columns_by_ids(session, [key])).get(key) if key is not None else None
+    if before is None:
+        raise Refused(not_found("column", id, "input", "id"))
+    version = (await datasets.versions_by_ids(session, [before.version_id]))[before.version_id]
+    dataset = await datasets.lock(session, version.dataset_id, revised=True)
+    wanted = {
+        "role": before.role if role is None else str(role),
+        "description": before.description if description is None else description or None,
+    }
+    changed = await datasets.change_column(session, before.id, **wanted)
+    if dataset is None or changed is None:
+        raise Refused(not_found("column", id, "input", "id"))
+    await publish(
+        session,
+        EventType.DATASET_UPDATED,
+        dataset.id,
+        project_id=dataset.project_id,
+        actor=user_actor(actor.user_id),
+        changes={
+            f"versions.{version.number}.columns.{before.name}.{field}": [getattr(before, field), value]
+            for field, value in wanted.items()
+            if value != getattr(before, field)
+        },
+    )
+    return changed
+
+
+async def reprocess_version(session: Session, actor: Principal, *, id: str) -> DatasetVersion:
+    """Process a version that FAILED once more, from the bytes that were uploaded.
+
+    Raises `Refused` when there is no such version, or it is in another state, or its bytes never arrived.
+    """
+    key = key_of(id, Kind.DATASET_VERSION) if actor.may(Permission.DATASET_READ) else None
+    known = (await datasets.versions_by_ids(session, [key])).get(key) if key is not None else None
+    if known is None:
+        raise Refused(not_found("dataset version", id, "input", "id"))
+    again = await datasets.process_again(session, known.id) if known.upload_key is not None else None
+    if again is None:
+        why = (
+            "its bytes never arrived: upload them again"
+            if known.status == DatasetVersionStatus.FAILED
+            else ("only one that FAILED is processed again; a READY version is immutable")
+        )
+        raise Refused(
+            InvalidState(
+                message=f"This version is {known.status}; {why}.",
+                path=("input", "id"),
+                current_state=known.status,
+                allowed_states=[DatasetVersionStatus.FAILED],
+            )
+        )
+    await ask_for_processing(session, again.id)
+    return again
+
+
+async def _held(session: Session, actor: Principal, id: str, *path: str) -> Dataset:
+    """The dataset, held until the transaction ends. Raises `Refused`."""
+    key = key_of(id, Kind.DATASET) if actor.may(Permission.DATASET_READ) else None
+    dataset = await datasets.lock(session, key, revised=False) if key is not None else None
+    if dataset is None:
+        raise Refused(not_found("dataset", id, *path))
     return dataset
 
 

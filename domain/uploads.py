@@ -15,7 +15,7 @@ from uuid import UUID
 
 from auth.permissions import Permission
 from auth.principals import Principal
-from db import datasets, uploads
+from db import datasets, unowned, uploads
 from db.database import Database, Session
 from db.ids import Kind, key_of, new_id
 from db.jobs import Job, enqueue
@@ -295,9 +295,21 @@ async def _end(
                 project_id=dataset.project_id,
                 actor=actor,
             )
-    with suppress(StoreUnavailable):
-        await store.delete([upload.object_key])
+        await unowned.let_go(session, [upload.object_key])
     return ended
+
+
+async def sweep(db: Database, store: ObjectStore) -> None:
+    """Delete the objects that no row points at any more; raises `StoreUnavailable` with the rest left for later.
+
+    A key is forgotten only after the store has let go of it, so a crash in between means that it is asked again.
+    """
+    async with db.reading() as session:
+        keys = await unowned.due(session)
+    for key in keys:
+        await store.remove(key)
+        async with db.transaction() as session:
+            await unowned.forget(session, [key])
 
 
 async def held_parts(store: ObjectStore, upload: UploadSession) -> Sequence[Part]:

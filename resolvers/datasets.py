@@ -14,7 +14,7 @@ from db.datasets import VersionRef
 from db.events import Position
 from db.ids import Kind, key_of
 from db.paging import EMPTY, Page, PageArgs
-from db.rows import Dataset, DatasetVersion, Json, UploadSession
+from db.rows import Column, Dataset, DatasetVersion, Json, UploadSession
 from db.vocabulary import DatasetFormat, DatasetVersionStatus, PreviewMode, UpdateKind
 from domain import datasets, uploads
 from domain.idempotency import recall, remember
@@ -37,9 +37,13 @@ from resolvers.inputs.datasets import (
     DatasetOrderField,
     DatasetVersionFilter,
     DatasetVersionRef,
+    DeleteDatasetInput,
+    ReprocessDatasetVersionInput,
     RequestUploadPartsInput,
     SetDatasetAliasInput,
     StartUploadInput,
+    UpdateColumnInput,
+    UpdateDatasetInput,
 )
 from resolvers.inputs.limits import argument
 from resolvers.paging import ordering, tags_of
@@ -53,7 +57,7 @@ _FINAL = (DatasetVersionStatus.READY, DatasetVersionStatus.FAILED)
 class VersionUpdate(NamedTuple):
     cursor: str
     kind: UpdateKind
-    dataset_version: DatasetVersion
+    dataset_version: DatasetVersion | None
 
 
 # Lists
@@ -215,6 +219,35 @@ async def create_dataset(info: Info, input: CreateDatasetInput) -> Dataset:
         return made
 
 
+async def update_dataset(info: Info, input: UpdateDatasetInput) -> Dataset:
+    async with info.context.db.transaction() as session:
+        return await datasets.update_dataset(
+            session,
+            info.context.caller,
+            id=input.id,
+            expected_revision=input.expected_revision,
+            name=input.name,
+            description=input.description,
+        )
+
+
+async def delete_dataset(info: Info, input: DeleteDatasetInput) -> Dataset:
+    async with info.context.db.transaction() as session:
+        return await datasets.delete_dataset(session, info.context.caller, id=input.id)
+
+
+async def update_column(info: Info, input: UpdateColumnInput) -> Column:
+    async with info.context.db.transaction() as session:
+        return await datasets.update_column(
+            session, info.context.caller, id=input.id, role=input.role, description=input.description
+        )
+
+
+async def reprocess_dataset_version(info: Info, input: ReprocessDatasetVersionInput) -> DatasetVersion:
+    async with info.context.db.transaction() as session:
+        return await datasets.reprocess_version(session, info.context.caller, id=input.id)
+
+
 async def start_upload(info: Info, input: StartUploadInput) -> Json:
     store = info.context.services.store
     upload = await uploads.start(
@@ -290,7 +323,10 @@ def _csv(given: CsvOptionsInput | None) -> CsvOptions | None:
 async def dataset_version_updated(
     info: Info, id: strawberry.ID, after: str | None = UNSET
 ) -> AsyncIterator[VersionUpdate]:
-    """The version as it is now, then as it changes, until it is READY or FAILED; `after` leaves out what was seen."""
+    """The version as it is now, then as it changes, until it is READY, FAILED or gone.
+
+    `after` leaves out what was seen.
+    """
     context: Context = info.context
     epoch = context.services.epoch
     key = key_of(id, Kind.DATASET_VERSION) if context.may(Permission.DATASET_READ) else None
@@ -303,7 +339,10 @@ async def dataset_version_updated(
             async with context.db.reading() as session:
                 state = await queries.state_of(session, key)
             if state is None:
-                raise Refused(not_found("dataset version", id, "id"))
+                if seen is None:
+                    raise Refused(not_found("dataset version", id, "id"))
+                yield VersionUpdate(cursors.encode(epoch, seen), UpdateKind.DELETED, None)
+                return
             if state.is_settled:
                 if seen is None or state.changed > seen.changed:
                     seen = Position(state.changed, 0)

@@ -230,6 +230,30 @@ class CreateDatasetPayload:
 
 
 @strawberry.type
+class UpdateDatasetPayload:
+    dataset: Dataset | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteDatasetPayload:
+    dataset: Dataset | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class UpdateColumnPayload:
+    column: Column | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class ReprocessDatasetVersionPayload:
+    dataset_version: DatasetVersion | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class StartUploadPayload:
     upload: UploadSession | None
     parts: list[UploadPartTarget] | None = strawberry.field(description="Targets of the first parts.")
@@ -277,6 +301,29 @@ class DatasetMutations:
         guard=requires(Permission.DATASET_CREATE, resource="input.projectId"),
         returns="dataset",
         audited=AuditAction.DATASET_CREATE,
+    )
+    update_dataset: UpdateDatasetPayload | None = mutation(
+        resolve.update_dataset,
+        guard=requires(Permission.DATASET_UPDATE, resource="input.id"),
+        returns="dataset",
+        audited=AuditAction.DATASET_UPDATE,
+    )
+    delete_dataset: DeleteDatasetPayload | None = mutation(
+        resolve.delete_dataset,
+        guard=requires(Permission.DATASET_DELETE, resource="input.id"),
+        returns="dataset",
+        audited=AuditAction.DATASET_DELETE,
+    )
+    update_column: UpdateColumnPayload | None = mutation(
+        resolve.update_column,
+        guard=requires(Permission.DATASET_UPDATE, resource="input.id"),
+        returns="column",
+        audited=AuditAction.DATASET_UPDATE,
+    )
+    reprocess_dataset_version: ReprocessDatasetVersionPayload | None = mutation(
+        resolve.reprocess_dataset_version,
+        guard=requires(Permission.DATASET_UPDATE, resource="input.id"),
+        returns="dataset_version",
     )
     start_upload: StartUploadPayload | None = mutation(
         resolve.start_upload,

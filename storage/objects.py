@@ -407,6 +407,15 @@ class ObjectStore:
                     f"the first for {failed[0].get('Code')}"
                 )
 
+    async def remove(self, key: str) -> None:
+        """Leave nothing at a key: neither an object nor the parts of uploads that were never joined."""
+        async with self._asking(key, seconds=TRANSFER_SECONDS):
+            answer = await self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+        for upload in answer.get("Uploads", ()):
+            if upload["Key"] == key:
+                await self.abort_multipart(key, upload["UploadId"])
+        await self.delete([key])
+
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Every object whose key starts so, in the order of keys."""
         token: dict[str, str] = {}

@@ -15,13 +15,13 @@ from uuid import UUID
 
 import structlog
 
-from db import datasets
+from db import datasets, unowned
 from db.database import DatabaseUnavailable
 from db.ids import new_id
 from db.rows import Json
 from db.vocabulary import ColumnRole, EventType, FailureCode
 from domain.texts import as_stored
-from domain.uploads import ask_for_processing, expire
+from domain.uploads import ask_for_processing, expire, sweep
 from events.log import publish, system_actor
 from ml.formats import CsvOptions, InvalidData
 from ml.processes import ChildFailure, ChildRaised, OutOfMemory, TimedOut
@@ -92,6 +92,12 @@ async def end_expired_uploads(worker: Worker) -> None:
     """Free the parts of uploads that nobody completed in time; while the store is away they wait."""
     with suppress(StoreUnavailable):
         await expire(worker.db, worker.store)
+
+
+async def delete_unowned_objects(worker: Worker) -> None:
+    """Delete what deleted datasets and ended uploads left in the store; while it is away that waits."""
+    with suppress(StoreUnavailable):
+        await sweep(worker.db, worker.store)
 
 
 async def _let_go(worker: Worker, version_id: UUID, lease: UUID) -> None:
@@ -179,6 +185,8 @@ async def _prepare_and_finish(worker: Worker, claimed: datasets.Claimed, lease: 
         )
         if ready is not None:
             await _tell(session, EventType.DATASET_VERSION_READY, claimed, "READY")
+        elif version.id not in await datasets.versions_by_ids(session, [version.id]):
+            await unowned.let_go(session, [key])
 
 
 async def _download(worker: Worker, claimed: datasets.Claimed, source: Path) -> str:

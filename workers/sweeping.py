@@ -13,7 +13,7 @@ from db.jobs import Job, enqueue
 from domain import external
 from domain.events import AT_ONCE, forget_old_events
 from domain.training import LOST_AFTER, lose_silent
-from workers.datasets import end_expired_uploads, requeue_stranded
+from workers.datasets import delete_unowned_objects, end_expired_uploads, requeue_stranded
 from workers.worker import Worker
 
 EVERY_SECONDS = 2.0
@@ -56,6 +56,7 @@ async def sweep_once(worker: Worker) -> None:
             await enqueue(session, Job.TRAIN_RUN, run_id, once=f"run:{run_id.hex}")
     await requeue_stranded(worker)
     await end_expired_uploads(worker)
+    await delete_unowned_objects(worker)
 
 
 async def forget(worker: Worker, stop: asyncio.Event) -> None:

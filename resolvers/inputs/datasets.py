@@ -67,6 +67,31 @@ class CreateDatasetInput:
 
 
 @strawberry.input
+class UpdateDatasetInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    name: str | None = UNSET
+    description: str | None = UNSET
+
+
+@strawberry.input
+class DeleteDatasetInput:
+    id: strawberry.ID
+
+
+@strawberry.input
+class UpdateColumnInput:
+    id: strawberry.ID
+    role: ColumnRole | None = UNSET
+    description: str | None = UNSET
+
+
+@strawberry.input
+class ReprocessDatasetVersionInput:
+    id: strawberry.ID
+
+
+@strawberry.input
 class CsvOptionsInput:
     delimiter: str = ","
     quote: str = '"'

@@ -1,0 +1,36 @@
+"""Queries on objects that no row points at any more: noted with the change that let go of them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import ARRAY, Text, any_, bindparam, delete, func, literal, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from db.database import Prepared, Session
+from db.tables import unowned_objects
+
+_DUE = Prepared(
+    select(unowned_objects.c.key)
+    .where(unowned_objects.c.due_at <= func.clock_timestamp())
+    .order_by(unowned_objects.c.due_at)
+    .limit(100)
+)
+_FORGET = Prepared(delete(unowned_objects).where(unowned_objects.c.key == any_(bindparam("keys", type_=ARRAY(Text)))))
+
+
+async def let_go(session: Session, keys: Sequence[str], *, after: timedelta = timedelta(0)) -> None:
+    """Have the objects at these keys deleted, `after` so long; a key that waits already is due at the earlier time."""
+    for key in keys:
+        made = upsert(unowned_objects).values(key=key, due_at=func.clock_timestamp() + literal(after))
+        earlier = func.least(unowned_objects.c.due_at, made.excluded.due_at)
+        await session.run(made.on_conflict_do_update(index_elements=[unowned_objects.c.key], set_={"due_at": earlier}))
+
+
+async def due(session: Session) -> list[str]:
+    """Keys whose time has come, the oldest first, a hundred at most."""
+    return [key for (key,) in await session.records(_DUE)]
+
+
+async def forget(session: Session, keys: Sequence[str]) -> None:
+    """There is nothing at these keys any more."""
+    await session.run(_FORGET, keys=list(keys))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml.engine import file_name, open_engine, text, texts
 from ml.formats import ColumnInfo, ColumnType, CsvOptions, DataFormat, InvalidData, codec, column_type, recognise
+from ml.unpacking import compression, unpack
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,8 +81,9 @@ def inspect(
     memory_limit_mb: int = 1024,
     on_progress: Progress = lambda phase, fraction: None,
 ) -> Inspection:
-    """Check a whole file and agree on its schema; `scratch` takes a UTF-8 copy if one is needed.
+    """Check a whole file and agree on its schema; `scratch` takes an unpacked or a UTF-8 copy if one is needed.
 
+    A file that is compressed with gzip or zstd is unpacked first; lines are then counted in what was in it.
     Raises `InvalidData` for a file that is empty, damaged, ragged, or not of the format it claims.
     """
     if options is not None:
@@ -90,6 +92,27 @@ def inspect(
         head = file.read(SNIFFED)
     if not head:
         raise InvalidData("The file is empty. Upload a file with at least a header row.")
+    how = compression(head)
+    if how is not None:
+        packed = unpack(path, how, scratch, on_progress)
+        with packed.path.open("rb") as file:
+            head = file.read(SNIFFED)
+        if not head:
+            raise InvalidData(f"There is nothing in the {how} file. Upload a file with at least a header row.")
+        found = _inspected(packed.path, head, format, options, scratch, memory_limit_mb, on_progress)
+        return replace(found, sha256=packed.sha256, size_bytes=packed.size_bytes)
+    return _inspected(path, head, format, options, scratch, memory_limit_mb, on_progress)
+
+
+def _inspected(
+    path: Path,
+    head: bytes,
+    format: DataFormat,
+    options: CsvOptions | None,
+    scratch: Path,
+    memory_limit_mb: int,
+    on_progress: Progress,
+) -> Inspection:
     match format:
         case DataFormat.CSV:
             return _inspect_csv(path, head, options, scratch, memory_limit_mb, on_progress)

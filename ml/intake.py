@@ -42,7 +42,8 @@ def prepare(
     """Inspect `source`, write it as Parquet to `target`, profile the result.
 
     `scratch` is an existing folder for copies and spilled data, the caller's to remove. `on_progress` hears
-    the phases read, inspect, convert and profile with a fraction of each, or None when it is not known.
+    the phases unpack (of compressed files), read, inspect, convert and profile with a fraction of each, or None when
+    it is not known.
     Raises `InvalidData`; `target` exists only when everything went well.
     """
     found = inspect(

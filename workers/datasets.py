@@ -38,7 +38,8 @@ LONGEST_DETAIL = 10_000
 PARQUET = "application/vnd.apache.parquet"
 _PHASES = {
     "download": (0.0, 0.1),
-    "read": (0.1, 0.2),
+    "unpack": (0.1, 0.15),
+    "read": (0.15, 0.2),
     "inspect": (0.2, 0.5),
     "convert": (0.5, 0.7),
     "profile": (0.7, 0.95),

@@ -118,11 +118,11 @@ def refusal(tmp_path: Path, content: bytes, *, format: str = "CSV", csv: CsvOpti
         ),
         pytest.param(PNG, "This is not a text file: it is a PNG image.", None, None, id="png"),
         pytest.param(
-            gzip.compress(b"a,b\n1,2\n"),
+            gzip.compress(gzip.compress(b"a,b\n1,2\n")),
             "This is not a text file: it is compressed with gzip; unpack it first.",
             None,
             None,
-            id="gzip",
+            id="gzip-in-gzip",
         ),
         pytest.param(
             b"\x00\xff\x01\xfe\x02" * 100,

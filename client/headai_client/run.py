@@ -70,6 +70,8 @@ class Run:
     def __init__(self, outbox: Outbox, server: Server, asked: dict[str, Any]) -> None:
         self._outbox, self._server, self._asked = outbox, server, asked
         self._lock, self._bell = threading.Lock(), threading.Event()
+        self._id: str | None = None
+        self._again_at = 0.0
         self._params: dict[str, Any] = {}
         self._series: dict[str, dict[str, Any]] = {}
         self._lines: list[dict[str, Any]] = []
@@ -85,7 +87,7 @@ class Run:
     @property
     def id(self) -> str | None:
         """The ID of the run; None as long as the server has not been reached."""
-        return self._outbox.run_id if self._outbox.folder.exists() else self._id
+        return self._id
 
     @property
     def folder(self) -> Path:
@@ -199,8 +201,6 @@ class Run:
 
     # In the background
 
-    _id: str | None = None
-
     def _work(self) -> None:
         pause = FIRST_PAUSE
         while True:
@@ -210,7 +210,6 @@ class Run:
                 self._write()
                 pause = self._send(pause, over)
                 if over and not len(self._outbox):
-                    self._id = self._outbox.run_id
                     self._outbox.remove_when_done()
                     self._server.close()
                     return
@@ -241,9 +240,9 @@ class Run:
             pause = min(2 * pause, 1.0 if over else LONGEST_PAUSE)
             self._again_at = time.monotonic() + pause
             return pause
+        finally:
+            self._id = self._outbox.run_id
         return FIRST_PAUSE
-
-    _again_at = 0.0
 
     def _write(self) -> None:
         """Put what was logged since the last time into the outbox."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -40,6 +41,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import table as sql_table
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -605,6 +607,24 @@ async def change(session: Session, id: UUID, **values: Any) -> TrainingRun:
     )
     assert made is not None
     return made
+
+
+async def change_unless_taken(session: Session, id: UUID, **values: Any) -> TrainingRun | None:
+    """As `change`; None, and nothing is changed, when the project has a run of this name."""
+    try:
+        async with session.connection.transaction():
+            return await change(session, id, **values)
+    except asyncpg.UniqueViolationError:
+        return None
+
+
+async def children(session: Session, id: UUID, *, limit: int = 100) -> list[TrainingRun]:
+    return await session.all(TrainingRun, select(*_ROW).where(training_runs.c.parent_run_id == id).limit(limit))
+
+
+async def delete(session: Session, id: UUID) -> None:
+    """The run with its history, log, attempts and artifacts."""
+    await session.run(sql_delete(training_runs).where(training_runs.c.id == id))
 
 
 async def beat(session: Session, id: UUID, lease: UUID) -> Json | bool | None:

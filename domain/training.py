@@ -41,8 +41,9 @@ from ml.spec import Algorithm, TrainingSpec
 ALL_RUNS = "runs"
 LOST_AFTER = timedelta(seconds=7)
 MAX_LOSSES = 3
+MAX_NAME = 200
 WORKER = system_actor("worker")
-_QUEUED: Json = {"fraction": None, "phase": "queued"}
+QUEUED: Json = {"fraction": None, "phase": "queued"}
 _EVENTS = {
     Status.RUNNING: EventType.RUN_STARTED,
     Status.SUCCEEDED: EventType.RUN_SUCCEEDED,
@@ -184,7 +185,7 @@ def _collecting(refusals: list[Refusal]) -> Iterator[None]:
 
 def _check_texts(request: RunRequest, refusals: list[Refusal]) -> None:
     with _collecting(refusals):
-        checked_text(request.name, "input", "name", max_length=200)
+        checked_text(request.name, "input", "name", max_length=MAX_NAME)
     with _collecting(refusals):
         checked_text(request.description, "input", "description")
     with _collecting(refusals):
@@ -309,7 +310,7 @@ async def _inserted(session: Session, actor: Principal, request: RunRequest, pla
                 for p in resolved.params
                 if p.value is not None
             ],
-            progress=_QUEUED,
+            progress=QUEUED,
             dataset_version_id=planned.dataset_version_id,
             validation_dataset_version_id=planned.validation_dataset_version_id,
             parent_run_id=planned.parent_run_id,
@@ -626,7 +627,7 @@ async def _lost(session: Session, run: Held, message: str, failure: Json | None)
 
 
 async def _queue_again(session: Session, run: Held, reason: str) -> None:
-    await move(session, run, Status.QUEUED, actor=WORKER, reason=reason, lease=None, finished_at=None, progress=_QUEUED)
+    await move(session, run, Status.QUEUED, actor=WORKER, reason=reason, lease=None, finished_at=None, progress=QUEUED)
     if run.status != Status.LOST:
         await enqueue(session, Job.TRAIN_RUN, run.id)
 

@@ -25,6 +25,7 @@ from schema.models import ModelMutations, ModelQueries
 from schema.plain_data import PlainDataExecutor
 from schema.predictions import PredictionMutations
 from schema.projects import ProjectMutations, ProjectQueries
+from schema.reruns import RerunMutations
 from schema.service import ServiceQueries
 from schema.training import TrainingMutations, TrainingQueries, TrainingSubscriptions
 
@@ -46,6 +47,7 @@ MUTATIONS: tuple[type, ...] = (
     ModelMutations,
     PredictionMutations,
     TrainingMutations,
+    RerunMutations,
     ExternalRunMutations,
     MetricMutations,
 )

@@ -28,11 +28,16 @@ def artifact_key(run_id: UUID, attempt: int, path: str) -> str:
     return f"{attempt_prefix(run_id, attempt)}/{_checked(path)}"
 
 
+def run_prefix(run_id: UUID) -> str:
+    """Lists everything that the attempts of one run wrote."""
+    return f"runs/{run_id.hex}"
+
+
 def attempt_prefix(run_id: UUID, attempt: int) -> str:
     """Lists every artifact of one attempt."""
     if not 0 <= attempt <= LAST_ATTEMPT:
         raise ValueError(f"an attempt is numbered from 0 to {LAST_ATTEMPT}, not {attempt}")
-    return f"runs/{run_id.hex}/{attempt:04}"
+    return f"{run_prefix(run_id)}/{attempt:04}"
 
 
 def model_key(model_id: UUID, version_id: UUID, path: str) -> str:

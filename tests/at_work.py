@@ -6,7 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from db.ids import Kind, global_id
+from db.tables import run_logs
 from tests.ready import cancer, ready_version
 from tests.test_training import CREATE, RUN, key
 
@@ -41,6 +44,13 @@ async def look_at(execute: Any, principal: Any, id: str) -> dict[str, Any] | Non
         assert {error["extensions"]["code"] for error in answer["errors"]} == {"UNAVAILABLE"}, answer
         return None
     return dict(answer["data"]["trainingRun"])
+
+
+async def went_on(db: Any, run_id: str) -> bool:
+    """Whether an attempt of the run went on from a checkpoint."""
+    said = run_logs.c.text.startswith("Going on after round")
+    async with db.reading() as session:
+        return bool(await session.records(select(run_logs.c.number).where(run_logs.c.run_id == key(run_id), said)))
 
 
 @asynccontextmanager

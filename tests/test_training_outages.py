@@ -1,14 +1,19 @@
 """PostgreSQL, the store and Redis are killed while a worker process trains: the run waits, and loses nothing."""
 
+import asyncio
 import hashlib
+import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import select
 
 from db.tables import artifacts
+from domain.training import LOST_AFTER
 from embedded.server import Server
 from embedded.servers import EmbeddedStack
 from headai.services import open_services
@@ -105,6 +110,36 @@ async def test_the_database_is_killed_and_comes_back(services, db, start_worker,
 
     assert len(before) < ROUNDS
     await check(run)
+
+
+async def test_the_database_stands_still_for_longer_than_a_lease(services, db, start_worker, id, over, check, server):
+    await start_worker()
+    await start_worker()
+    async with bell_of(services, id) as until:
+        before = await until(lambda: steps_of(db, id, "valid.auc"))
+        paused = await asyncio.to_thread(_signal_all, server("PostgreSQL"), signal.SIGSTOP)
+        await asyncio.sleep(LOST_AFTER.total_seconds() + 2)
+        await asyncio.to_thread(_resume, paused)
+        run = await until(over)
+
+    assert len(before) < ROUNDS
+    await check(run)
+
+
+def _signal_all(server: Server, number: signal.Signals) -> list[psutil.Process]:
+    """Send a signal to a server and all its processes, so that none of them answers."""
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+    return processes
+
+
+def _resume(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 async def test_the_store_is_away_when_the_data_is_fetched_and_when_the_model_is_put_there(

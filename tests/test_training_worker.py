@@ -144,6 +144,32 @@ async def test_a_child_that_is_killed_from_outside_is_a_loss_not_a_failure(
     ]
 
 
+async def test_poison_runs_fail_after_their_attempts_and_stop_nobody(
+    services, db, store, execute, scientist, start_worker, run_to_train, look
+):
+    poisoned = [await run_to_train(rounds=5, repeat=1) for _ in range(4)]
+    async with db.transaction() as session:
+        keys = [r["data_key"] for r in await session.connection.fetch("SELECT data_key FROM dataset_versions")]
+        await session.connection.execute("UPDATE training_runs SET spec = jsonb_set(spec, '{max_attempts}', '3')")
+    for data in keys:
+        await store.write(data, b"PAR1" + bytes(1000) + b"PAR1", "application/vnd.apache.parquet")
+    good = await run_to_train(rounds=50, repeat=1)
+    await start_worker()
+    ended = []
+    for id in (good, *poisoned):
+        async with bell_of(services, id) as until:
+
+            async def is_over(id: str = id) -> Any:
+                run = await look(id)
+                return run if run["finishedAt"] and run["status"] != "QUEUED" else None
+
+            ended.append(await until(is_over))
+
+    assert [run["status"] for run in ended] == ["SUCCEEDED"] + 4 * ["FAILED"]
+    for run in ended[1:]:
+        assert [a["failure"] for a in run["attempts"]] == 3 * [{"code": "INTERNAL"}]
+
+
 async def test_a_cancellation_reaches_a_worker_process(
     services, db, execute, scientist, start_worker, run_to_train, look
 ):

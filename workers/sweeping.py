@@ -17,6 +17,7 @@ from workers.datasets import delete_unowned_objects, end_expired_uploads, requeu
 from workers.worker import Worker
 
 EVERY_SECONDS = 2.0
+STOOD_STILL_SECONDS = 3.0
 FORGET_EVERY_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 
@@ -24,7 +25,8 @@ _log = structlog.get_logger(__name__)
 async def sweep(worker: Worker, stop: asyncio.Event) -> None:
     """Queue again what lost its worker, and what is queued without a job, until `stop` is set.
 
-    While the database is away nobody can give a sign of life, so nobody is given up on until some time after.
+    While the database is away, or stands still, nobody can give a sign of life, so nobody is given up on until some
+    time after.
     """
     patient_until = 0.0
     while not stop.is_set():
@@ -38,12 +40,16 @@ async def sweep(worker: Worker, stop: asyncio.Event) -> None:
 
 
 async def sweep_once(worker: Worker) -> None:
+    began = time.monotonic()
     async with worker.db.reading() as session:
         silent = await runs.silent(session, since=LOST_AFTER)
         forgotten = await runs.without_job(session)
         scripts = await runs.silent_external(
             session, at_work_since=external.LOST_AFTER, lost_since=external.GIVEN_UP_AFTER
         )
+    waited = time.monotonic() - began
+    if waited > STOOD_STILL_SECONDS:
+        raise DatabaseUnavailable(f"It took {waited:.0f} s to answer; workers could give no sign of life either.")
     for run_id in scripts:
         async with worker.db.transaction() as session:
             await external.give_up_silent(session, run_id)

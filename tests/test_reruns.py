@@ -282,7 +282,7 @@ async def test_a_run_that_is_over_goes_with_everything_it_left(execute, scientis
 
     deleted = await call("deleteTrainingRun", id=id)
 
-    assert len(before) == 2
+    assert {name.rpartition("/")[2] for name in before} >= {"manifest.json", "model.txt"}
     assert (deleted["id"], deleted["status"]) == (id, "SUCCEEDED")
     assert await run_of_nobody(execute, scientist, id)
     assert await steps_of(db, id, "valid.auc") == []
@@ -313,7 +313,7 @@ async def test_a_run_at_work_or_in_use_stays(asked, create, done, refused, db, a
     registered = await done(registerAs={"modelId": global_id(Kind.MODEL, model.id)})
     (error,) = await refused("deleteTrainingRun", id=registered)
     assert (error["code"], len(error["dependents"])) == ("IN_USE", 1)
-    assert len([file async for file in store.list(run_prefix(key(registered)))]) == 2
+    assert len([file async for file in store.list(run_prefix(key(registered)))]) >= 2
 
 
 # Who may

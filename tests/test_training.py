@@ -22,6 +22,7 @@ from domain.models import create_model
 from ml.processes import Template
 from schema.build import schema
 from tests.ready import cancer, ready_version
+from workers import sweeping
 from workers.sweeping import sweep_once
 from workers.training import train_run
 from workers.worker import Worker
@@ -589,6 +590,19 @@ async def test_a_lost_run_is_tried_again_three_times_whatever_its_attempts(execu
         "LOST",
         "FAILED",
     ]
+
+
+async def test_nobody_is_given_up_on_when_the_database_stood_still(asked, create, hand, db, monkeypatch):
+    monkeypatch.setattr(sweeping, "STOOD_STILL_SECONDS", 0.0)
+    id = await create(asked())
+    await claimed(hand, id)
+    await lose(hand, id)
+
+    with pytest.raises(DatabaseUnavailable):
+        await sweep_once(hand)
+
+    async with db.reading() as session:
+        assert await session.scalar(select(training_runs.c.status).where(training_runs.c.id == key(id))) == "STARTING"
 
 
 async def test_a_worker_that_lost_its_lease_writes_nothing(asked, create, hand, db):

@@ -22,7 +22,7 @@ from domain.texts import checked_text
 from domain.training import ALL_RUNS, MAX_NAME, QUEUED, RunRequest, create_run, move, run_topic
 from events.log import user_actor
 from ml.algorithm import canonical
-from ml.spec import Algorithm, TrainingSpec
+from ml.spec import Algorithm, SplitStrategy, TrainingSpec
 from storage.keys import run_prefix
 from storage.objects import ObjectStore, StoreUnavailable
 
@@ -89,6 +89,10 @@ async def retry_run(session: Session, actor: Principal, *, id: str, resume: bool
                 allowed_states=RETRYABLE,
             )
         )
+    validated_on = run.validation_dataset_version_id or run.spec["split"]["strategy"] != SplitStrategy.PROVIDED
+    if run.dataset_version_id is None or not validated_on:
+        message = "The data of this run was deleted. Clone it with another datasetVersionId."
+        raise Refused(Invalid(message=message, path=("input", "id")))
     row = await move(
         session,
         run,

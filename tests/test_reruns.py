@@ -177,6 +177,16 @@ async def test_only_what_ended_without_success_is_tried_again(asked, create, don
         ]
 
 
+async def test_a_run_whose_data_was_deleted_is_not_tried_again(execute, scientist, asked, create, refused, db):  # noqa: F811
+    id = await create(asked())
+    await execute(CANCEL, principal=scientist, input={"id": id})
+    async with db.transaction() as session:
+        await session.connection.execute("DELETE FROM datasets")
+    assert await refused("retryTrainingRun", id=id) == [
+        {"__typename": "ValidationError", "code": "INVALID", "path": ["input", "id"]}
+    ]
+
+
 async def test_a_run_trained_outside_is_not_tried_again(asked, create, refused):  # noqa: F811
     id = await create(asked({"algorithm": "EXTERNAL"}))
     assert await refused("retryTrainingRun", id=id) == [

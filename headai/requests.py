@@ -12,6 +12,8 @@ from starlette.requests import HTTPConnection, Request
 
 MAX_BODY_BYTES = 8 << 20
 """Room for the 100 000 points that one call of `ingestMetrics` takes, with steps and times, as JSON."""
+MAX_FRAME_BYTES = 1 << 20
+"""Of a message on a WebSocket; a larger one closes it with 1009. What needs more room goes by POST."""
 MAX_DOCUMENT = 1 << 18
 """Characters of a document; reading one is far slower than reading JSON."""
 

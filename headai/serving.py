@@ -7,7 +7,7 @@ import sys
 
 import uvicorn
 
-from headai.requests import MAX_BODY_BYTES
+from headai.requests import MAX_FRAME_BYTES
 from headai.settings import CommonSettings, Settings, SettingsError
 
 _DRAIN_SECONDS = 10
@@ -28,7 +28,7 @@ def serve(settings: Settings) -> None:
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
-        ws_max_size=MAX_BODY_BYTES,
+        ws_max_size=MAX_FRAME_BYTES,
         # Deflate costs three to four times the memory of a socket.
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=_DRAIN_SECONDS,

@@ -124,6 +124,14 @@ class CommonSettings(BaseSettings):
         le=2**31 - 1,
         description="As `HEADAI_RATE_LIMIT_PER_SECOND`, for an address that is not signed in.",
     )
+    max_sockets_per_caller: int = Field(
+        default=2000,
+        ge=1,
+        description="WebSockets that an API process keeps open for one caller, or one address without credentials.",
+    )
+    max_operations_per_socket: int = Field(
+        default=50, ge=1, le=10_000, description="Operations that may run on one WebSocket at the same time."
+    )
     database_pool_size: int = Field(
         default=10, ge=2, le=1000, description="Connections to PostgreSQL that one process keeps at most."
     )

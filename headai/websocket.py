@@ -6,7 +6,9 @@ payload. When the token runs out the socket closes with 4403, and clients connec
 """
 
 import asyncio
-from contextlib import ExitStack, aclosing, suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +25,23 @@ from schema.execution import stream
 from schema.failures import Code
 
 PROTOCOL = "graphql-transport-ws"
-INIT_SECONDS = 10.0
+INIT_SECONDS = 5.0
 MAX_ID = 128
+_open_of: Counter[str] = Counter()
+
+
+@contextmanager
+def _one_more(caller: str, most: int) -> Iterator[None]:
+    """While a socket of this caller is open. Raises `Closed` when this process has as many of them as it takes."""
+    if _open_of[caller] >= most:
+        raise Closed(4429, f"At most {most} connections of one caller are taken.")
+    _open_of[caller] += 1
+    try:
+        yield
+    finally:
+        _open_of[caller] -= 1
+        if not _open_of[caller]:
+            del _open_of[caller]
 
 
 class Closed(Exception):
@@ -147,6 +164,8 @@ class Connection:
             raise Closed(4403, caller.rejected)
         self._caller = caller
         self._presence.close()
+        account = context_for(self._services, self._socket, caller).account
+        self._presence.enter_context(_one_more(account.key, self._services.limits.max_sockets_per_caller))
         if caller.claims is not None:
             self._presence.enter_context(self._services.callers.connected(caller.claims.session_id, self._ended))
         if self._expiry is not None:

@@ -36,6 +36,7 @@ class Limits:
     max_aliases: int = 30
     max_points_per_ingest: int = 100_000
     max_subscriptions_per_connection: int = 50
+    max_sockets_per_caller: int = 2000
     event_retention: timedelta = timedelta(days=30)
     refresh_token_lifetime: timedelta = timedelta(days=30)
 

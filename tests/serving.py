@@ -14,6 +14,7 @@ from db.migrate import upgrade
 from embedded.server import Server
 from embedded.servers import EmbeddedStack
 from headai.app import create_app
+from headai.requests import MAX_FRAME_BYTES
 from headai.settings import Settings
 from storage.objects import ObjectStore
 
@@ -46,7 +47,13 @@ async def kill(server: Server) -> None:
 async def served(settings: Settings) -> AsyncIterator[str]:
     """The API on a free port; yields `http://127.0.0.1:<port>`."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings), ws="websockets-sansio", log_config=None, lifespan="on")
+    config = uvicorn.Config(
+        create_app(settings),
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME_BYTES,
+        log_config=None,
+        lifespan="on",
+    )
     running = uvicorn.Server(config)
     serving = asyncio.create_task(running.serve(sockets=[listener]))
     while not running.started:  # noqa: ASYNC110  (uvicorn offers no event for it)

@@ -10,6 +10,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from events.wakeups import Wakeups
+from tests.serving import served
 
 VIEWER = "{ viewer { user { username } } }"
 
@@ -117,6 +118,51 @@ async def test_a_token_that_is_not_ours_is_4403(connect, db):
     async with connect() as socket:
         await send(socket, type="connection_init", payload={"authorization": "Bearer no.such.token"})
         assert await close_code(socket) == 4403
+
+
+async def test_a_message_of_more_than_a_mebibyte_is_1009_and_a_smaller_one_is_read(connect, db):
+    async with connect() as socket:
+        await initialised(socket)
+        await send(socket, type="ping", payload={"room": "x" * (1 << 19)})
+        assert await receive(socket) == {"type": "pong"}
+        await send(socket, type="ping", payload={"room": "x" * (1 << 20)})
+        assert await close_code(socket) == 1009
+
+
+async def test_a_caller_has_so_many_sockets_and_others_have_theirs(settings, services, admin, scientist, token_of):
+    def connect():
+        return websockets.connect(address, subprotocols=["graphql-transport-ws"])
+
+    async with served(settings.model_copy(update={"max_sockets_per_caller": 2})) as url:
+        address = url.replace("http://", "ws://") + "/graphql"
+        async with connect() as one, connect() as two, connect() as three, connect() as other:
+            await initialised(one, token_of(admin))
+            await initialised(two, token_of(admin))
+            await send(three, type="connection_init", payload={"authorization": f"Bearer {token_of(admin)}"})
+            assert await close_code(three) == 4429
+            await initialised(other, token_of(scientist))
+            await two.close()
+            async with connect() as four:
+                await initialised(four, token_of(admin))
+
+
+async def test_an_operation_more_than_a_socket_takes_is_refused_and_the_others_go_on(
+    settings, services, admin, token_of
+):
+    watch = {"query": "subscription { events { __typename } }"}
+    async with served(settings.model_copy(update={"max_operations_per_socket": 1})) as url:
+        address = url.replace("http://", "ws://") + "/graphql"
+        async with websockets.connect(address, subprotocols=["graphql-transport-ws"]) as socket:
+            await initialised(socket, token_of(admin))
+            await send(socket, id="1", type="subscribe", payload=watch)
+            assert (await receive(socket))["payload"]["data"] == {"events": {"__typename": "StreamCaughtUp"}}
+            await send(socket, id="2", type="subscribe", payload={"query": VIEWER})
+            refused = await receive(socket)
+            assert (refused["id"], refused["type"]) == ("2", "error")
+            assert refused["payload"][0]["message"] == "At most 1 operations run on one connection."
+            await send(socket, id="1", type="complete")
+            await send(socket, id="3", type="subscribe", payload={"query": VIEWER})
+            assert (await receive(socket))["payload"]["data"] == {"viewer": {"user": {"username": "ada"}}}
 
 
 async def test_another_subprotocol_is_4406(connect, db):

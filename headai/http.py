@@ -52,6 +52,8 @@ class GraphQLEndpoint(HTTPEndpoint):
             context_for(services, request, caller),
             allowed=ALL_BUT_SUBSCRIPTIONS if mutations else READS,
         )
+        if not executed:
+            response = {name: part for name, part in response.items() if name != "data"}
         return _answer(response, content_type, 200 if executed or content_type == _PLAIN else 400)
 
 

@@ -191,6 +191,8 @@ async def test_a_document_that_is_not_valid_is_a_400_in_the_standard_type_only(c
     standard = await client.post("/graphql", json=query, headers={"accept": STANDARD})
 
     assert (plain.status_code, standard.status_code) == (200, 400)
+    assert "data" not in plain.json()
+    assert "data" not in standard.json()
     assert standard.json()["errors"][0]["extensions"] == {"code": "BAD_REQUEST"}
 
 

@@ -93,3 +93,36 @@ BUILT_IN_ROLES: tuple[BuiltInRole, ...] = (
     BuiltInRole("Operator", "Keeps the service running: health, running work, predictions.", _OPERATION),
     BuiltInRole("Viewer", "Looks, and changes nothing.", _VIEW),
 )
+
+READS: frozenset[Permission] = frozenset(
+    {
+        Permission.PROJECT_READ,
+        Permission.DATASET_READ,
+        Permission.RUN_READ,
+        Permission.MODEL_READ,
+        Permission.METRIC_READ,
+        Permission.USER_READ,
+        Permission.ROLE_READ,
+        Permission.GRANT_READ,
+        Permission.AUDIT_READ,
+    }
+)
+"""The permissions that decide what is there to see."""
+
+SHOWS_PROJECT: frozenset[Permission] = frozenset(
+    READS - {Permission.USER_READ, Permission.ROLE_READ, Permission.GRANT_READ, Permission.AUDIT_READ}
+)
+"""The permissions that show something inside of a project, and so the project's name."""
+
+
+def _needs() -> dict[Permission, Permission]:
+    needed: dict[Permission, Permission] = {Permission.PREDICTION_CREATE: Permission.MODEL_READ}
+    for permission in Permission:
+        read = f"{permission.partition('_')[0]}_READ"
+        if read in READS and read != permission:
+            needed[permission] = Permission(read)
+    return needed
+
+
+NEEDS: dict[Permission, Permission] = _needs()
+"""Without which other permission one does nothing: whoever may not see a thing may not change it either."""

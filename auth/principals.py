@@ -1,38 +1,129 @@
-"""The caller of an operation, and what that caller's grants allow."""
+"""The caller of an operation, and what that caller's grants allow where.
 
-from collections.abc import Iterable
+One rule decides everything: a grant gives its permissions everywhere, in one project, or on one dataset, run or model.
+Guards ask it with `Principal.may`, lists and look-ups with `Principal.reach` (`db.sight` makes a condition of that).
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from auth.permissions import Permission
+from auth.permissions import NEEDS, READS, SHOWS_PROJECT, Permission
+
+
+class Place(NamedTuple):
+    """Where something is done: everywhere, in a project, or to one dataset, run or model of a project."""
+
+    project_id: UUID | None = None
+    resource_id: UUID | None = None
+
+
+EVERYWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
 class HeldGrant:
-    """One grant in force, with the permissions it gives everywhere."""
+    """One grant in force: its permissions, everywhere unless it names a project, or in it one resource."""
 
     id: UUID
     permissions: frozenset[Permission]
+    project_id: UUID | None = None
+    resource_id: UUID | None = None
+
+    def covers(self, place: Place) -> bool:
+        if self.resource_id is not None:
+            return self.resource_id == place.resource_id
+        return self.project_id is None or self.project_id == place.project_id
 
 
-@dataclass(frozen=True, slots=True)
+class Reach(NamedTuple):
+    """Where a permission is held: everywhere, or in these projects and on these resources."""
+
+    everywhere: bool = False
+    projects: tuple[UUID, ...] = ()
+    resources: tuple[UUID, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.everywhere or bool(self.projects or self.resources)
+
+
+@dataclass(frozen=True)
 class Principal:
     """Who calls: a signed-in user, the session that user came by, and the grants in force now."""
 
     user_id: UUID
     session_id: UUID
     grants: tuple[HeldGrant, ...]
-    permissions: frozenset[Permission]
 
     @classmethod
     def of(cls, user_id: UUID, session_id: UUID, grants: Iterable[HeldGrant]) -> "Principal":
-        held = tuple(grants)
-        everything = frozenset[Permission]().union(*(grant.permissions for grant in held))
-        return cls(user_id, session_id, held, everything)
+        return cls(user_id, session_id, tuple(grants))
 
-    def may(self, permission: Permission) -> bool:
-        return permission in self.permissions
+    @cached_property
+    def permissions(self) -> frozenset[Permission]:
+        """What the caller may do everywhere."""
+        return frozenset(permission for permission in Permission if self.may(permission))
 
-    def deciding(self, permission: Permission) -> tuple[UUID, ...]:
-        """The grants that give a permission; empty when none does."""
-        return tuple(grant.id for grant in self.grants if permission in grant.permissions)
+    def may(self, permission: Permission, place: Place = EVERYWHERE) -> bool:
+        """Whether a permission is held at a place. To change something is worth nothing without seeing it."""
+        needed = NEEDS.get(permission)
+        return self._holds(permission, place) and (needed is None or self._holds(needed, place))
+
+    def deciding(self, permission: Permission, place: Place = EVERYWHERE) -> tuple[UUID, ...]:
+        """The grants that give a permission at a place; empty when it is not given."""
+        if not self.may(permission, place):
+            return ()
+        return tuple(grant.id for grant in self.grants if permission in grant.permissions and grant.covers(place))
+
+    def reach(self, permission: Permission) -> Reach:
+        """Everywhere a permission to see something is held."""
+        return _reach(grant for grant in self.grants if permission in grant.permissions)
+
+    @cached_property
+    def sight(self) -> Mapping[str, Any]:
+        """What the caller may see, as the parameters of the conditions in `db.sight`."""
+        parameters: dict[str, Any] = {}
+        for permission in sorted(READS):
+            parameters |= sight_of(permission, self.reach(permission))
+        inside = [grant for grant in self.grants if not grant.permissions.isdisjoint(SHOWS_PROJECT)]
+        projects = tuple({grant.project_id for grant in inside if grant.project_id is not None})
+        return parameters | sight_of(INSIDE, Reach(any(grant.project_id is None for grant in inside), projects))
+
+    def _holds(self, permission: Permission, place: Place) -> bool:
+        return any(permission in grant.permissions and grant.covers(place) for grant in self.grants)
+
+
+INSIDE = "INSIDE"
+"""Stands for any permission that shows something inside of a project, and with it that the project is there."""
+
+
+def sight_of(permission: str, reach: Reach) -> dict[str, Any]:
+    return {
+        f"{permission}_everywhere": reach.everywhere,
+        f"{permission}_projects": list(reach.projects),
+        f"{permission}_resources": list(reach.resources),
+    }
+
+
+def _reach(grants: Iterable[HeldGrant]) -> Reach:
+    held = list(grants)
+    return Reach(
+        any(grant.project_id is None and grant.resource_id is None for grant in held),
+        tuple({g.project_id for g in held if g.project_id is not None and g.resource_id is None}),
+        tuple({g.resource_id for g in held if g.resource_id is not None}),
+    )
+
+
+def _sight(reach: Reach) -> Mapping[str, Any]:
+    parameters: dict[str, Any] = {}
+    for permission in (*sorted(READS), INSIDE):
+        parameters |= sight_of(permission, reach)
+    return parameters
+
+
+ALL_SIGHT = _sight(Reach(everywhere=True))
+"""The sight of the service itself: its workers, its sweeps, its own look-ups."""
+NO_SIGHT = _sight(Reach())
+"""The sight of somebody who is not signed in."""

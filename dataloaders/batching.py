@@ -47,7 +47,7 @@ class Loader:
         self.reads = reads
 
     async def fetch(self, context: Reads, keys: Sequence[Any], args: Any) -> Mapping[Any, Any]:
-        if self.reads is not None and not (context.principal and context.principal.may(self.reads)):
+        if self.reads is not None and not (context.principal and context.principal.reach(self.reads)):
             return {}
         return await self._fetch(context, keys, args)
 

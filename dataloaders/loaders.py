@@ -1,14 +1,16 @@
 """Every loader: a line each, which query, keyed by what, and what one has to be allowed to see anything."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from auth.permissions import Permission
+from auth.principals import Place
 from dataloaders.batching import Loader, Reads, many, one, paged
-from db import access, audit, datasets, events, metrics, models, predictions, projects, runs, uploads, users
-from db.ids import Kind, identify
+from db import access, audit, datasets, events, metrics, models, places, predictions, projects, runs, uploads, users
+from db.ids import Identity, Kind, identify
 from db.rows import Event, Grant, Session, SystemActor, User
-from events.log import visible
+from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
 role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
@@ -89,9 +91,8 @@ actor = Loader(_actors, lambda: None, None)
 
 
 async def _events(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, Event]:
-    seen = visible(context.principal)
     async with context.db.reading() as session:
-        return {id: event for id, event in (await events.by_ids(session, keys)).items() if event.type in seen}
+        return await events.by_ids(session, keys, shown_to(context.principal))
 
 
 event = Loader(_events, lambda: None, None)
@@ -105,4 +106,21 @@ async def _grant_lists(
     return {ids: [known[id] for id in ids if id in known] for ids in keys}
 
 
-grants = Loader(_grant_lists, list, Permission.GRANT_READ)
+grants = Loader(_grant_lists, list, None)
+"""Grants that decided something: whoever decides names them only to those who may read them."""
+
+
+async def _places(context: Reads, keys: Sequence[Identity], _: object) -> Mapping[Identity, Place]:
+    by_kind: defaultdict[Kind, list[UUID]] = defaultdict(list)
+    for kind, key in keys:
+        by_kind[kind].append(key)
+    found: dict[Identity, Place] = {}
+    async with context.db.reading() as session:
+        for kind, ids in by_kind.items():
+            known = await places.of(session, kind, ids)
+            found.update({Identity(kind, id): place for id, place in known.items()})
+    return found
+
+
+place = Loader(_places, lambda: None, None)
+"""Where an object is, whether or not the caller may see it; None when there is no such object."""

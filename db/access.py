@@ -22,7 +22,12 @@ from db.vocabulary import GrantScopeType, UserStatus
 
 _IN_FORCE = or_(grants.c.expires_at.is_(None), grants.c.expires_at > func.clock_timestamp())
 _PRINCIPAL = Prepared(
-    select(grants.c.id, func.coalesce(roles.c.permissions, grants.c.permissions))
+    select(
+        grants.c.id,
+        func.coalesce(roles.c.permissions, grants.c.permissions),
+        grants.c.project_id,
+        grants.c.resource_id,
+    )
     .select_from(
         sessions.join(users, users.c.id == sessions.c.user_id)
         .outerjoin(grants, (grants.c.user_id == users.c.id) & _IN_FORCE)
@@ -74,7 +79,11 @@ async def principal(session: Session, *, session_id: UUID, user_id: UUID) -> Pri
     found = await session.records(_PRINCIPAL, session=session_id, user=user_id)
     if not found:
         return None
-    held = [HeldGrant(id, _permissions(tuple(names))) for id, names in found if id is not None]
+    held = [
+        HeldGrant(id, _permissions(tuple(names)), project_id, resource_id)
+        for id, names, project_id, resource_id in found
+        if id is not None
+    ]
     return Principal.of(user_id, session_id, held)
 
 

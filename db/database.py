@@ -18,6 +18,8 @@ from sqlalchemy.dialects.postgresql import asyncpg as dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from auth.principals import ALL_SIGHT, NO_SIGHT, Principal
+
 
 class DatabaseUnavailable(Exception):
     """PostgreSQL cannot be reached, or refused the connection. Trying again later may help."""
@@ -86,13 +88,16 @@ class Touched(NamedTuple):
 
 
 class Session:
-    """One connection for the length of one block.
+    """One connection for the length of one block, and what its reader may see.
 
     Readers of its `topics` are woken once it has committed; `touched` is what it did, the main thing first.
     """
 
-    def __init__(self, connection: Any, watch: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, connection: Any, watch: Callable[[str], None] | None, sight: Mapping[str, Any] = ALL_SIGHT
+    ) -> None:
         self.connection: asyncpg.Connection = connection
+        self._sight = sight
         self._watch = watch
         self.topics: set[str] = set()
         self.touched: list[Touched] = []
@@ -124,7 +129,7 @@ class Session:
         return int(count) if count.isdigit() else 0
 
     def _ready(self, statement: Statement, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        sql, arguments = _rendered(statement, values)
+        sql, arguments = _rendered(statement, {**self._sight, **values})
         if self._watch is not None:
             self._watch(sql)
         return sql, arguments
@@ -147,6 +152,7 @@ class Database:
         self.url = url
         self.ring = ring
         self.watch = watch
+        self._sight = ALL_SIGHT
         self._pool_size = pool_size
         self._pool: asyncpg.Pool | None = None
         self._last_step: Step | None = None
@@ -181,11 +187,17 @@ class Database:
         if self._pool is not None:
             await self._pool.close()
 
+    def seen_by(self, reader: Principal | None) -> "Database":
+        """The same database, in which a reader finds what that reader may see (`db.sight`), and nobody nothing."""
+        seen = copy.copy(self)
+        seen._sight = NO_SIGHT if reader is None else reader.sight
+        return seen
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Session]:
         """A session whose statements each stand alone. Raises `DatabaseUnavailable`."""
         async with self._connection() as connection:
-            yield Session(connection, self.watch)
+            yield Session(connection, self.watch, self._sight)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -194,7 +206,7 @@ class Database:
         Raises `DatabaseUnavailable` when the connection is lost: whether it committed is then unknown to the caller.
         """
         async with self._connection() as connection:
-            session = Session(connection, self.watch)
+            session = Session(connection, self.watch, self._sight)
             async with connection.transaction():
                 yield session
                 if self._last_step is not None:

@@ -34,6 +34,7 @@ from sqlalchemy import table as sql_table
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from auth.permissions import Permission
 from db.conditions import instant, integer, one_of, tagged, words
 from db.database import Prepared, Session
 from db.events import settled
@@ -41,6 +42,7 @@ from db.ids import Kind, key_of, new_id
 from db.jobs import Job
 from db.paging import Order, Page, PageArgs, page, pages
 from db.rows import Column, Dataset, DatasetAlias, DatasetVersion, Json, Tags, columns
+from db.sight import dataset_in_sight, in_sight, version_in_sight
 from db.tables import dataset_aliases, dataset_columns, dataset_versions, datasets, upload_sessions
 from db.vocabulary import DatasetFormat, DatasetVersionStatus
 
@@ -49,9 +51,14 @@ _DATASET = columns(Dataset, datasets)
 _VERSION = columns(DatasetVersion, dataset_versions)
 _COLUMN = columns(Column, dataset_columns)
 _ALIAS = columns(DatasetAlias, dataset_aliases)
-_BY_IDS = Prepared(select(*_DATASET).where(datasets.c.id == any_(_IDS)))
-_VERSIONS_BY_IDS = Prepared(select(*_VERSION).where(dataset_versions.c.id == any_(_IDS)))
-_COLUMNS_BY_IDS = Prepared(select(*_COLUMN).where(dataset_columns.c.id == any_(_IDS)))
+_IN_SIGHT = in_sight(Permission.DATASET_READ, datasets.c.project_id, datasets.c.id)
+_BY_IDS = Prepared(select(*_DATASET).where(datasets.c.id == any_(_IDS), _IN_SIGHT))
+_VERSIONS_BY_IDS = Prepared(
+    select(*_VERSION).where(dataset_versions.c.id == any_(_IDS), dataset_in_sight(dataset_versions.c.dataset_id))
+)
+_COLUMNS_BY_IDS = Prepared(
+    select(*_COLUMN).where(dataset_columns.c.id == any_(_IDS), version_in_sight(dataset_columns.c.version_id))
+)
 _COLUMNS_OF_VERSION = Prepared(
     select(*_COLUMN).where(dataset_columns.c.version_id == bindparam("id")).order_by(dataset_columns.c.position)
 )
@@ -113,7 +120,7 @@ async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Dataset
 
 
 async def by_name(session: Session, project_id: UUID, name: str) -> Dataset | None:
-    mine = (datasets.c.project_id == project_id, datasets.c.name == name)
+    mine = (_IN_SIGHT, datasets.c.project_id == project_id, datasets.c.name == name)
     return await session.first(Dataset, select(*_DATASET).where(*mine))
 
 
@@ -132,7 +139,7 @@ def _order(args: PageArgs) -> Order:
 
 
 def _matching(args: PageArgs) -> Select[Any]:
-    statement = select(*_DATASET)
+    statement = select(*_DATASET).where(_IN_SIGHT)
     return statement if args.filter is None else statement.where(_meant(args.filter))
 
 
@@ -176,7 +183,7 @@ async def lock(session: Session, dataset_id: UUID, *, revised: bool) -> Dataset 
     """The dataset, marked as updated now and held until the transaction ends; `revised` also counts a revision."""
     statement = (
         update(datasets)
-        .where(datasets.c.id == dataset_id)
+        .where(datasets.c.id == dataset_id, _IN_SIGHT)
         .values(updated_at=func.clock_timestamp(), revision=datasets.c.revision + int(revised))
         .returning(*_DATASET)
     )
@@ -301,7 +308,7 @@ async def insert_version(
 async def state_of(session: Session, version_id: UUID) -> VersionState | None:
     statement = select(
         dataset_versions.c.changed, settled(dataset_versions.c.changed).label("is_settled"), *_VERSION
-    ).where(dataset_versions.c.id == version_id)
+    ).where(dataset_versions.c.id == version_id, dataset_in_sight(dataset_versions.c.dataset_id))
     for changed, is_settled, *rest in await session.records(statement):
         return VersionState(DatasetVersion._make(rest), changed, is_settled)
     return None

@@ -16,23 +16,28 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    and_,
     any_,
     bindparam,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
+    or_,
     select,
     text,
     tuple_,
     update,
 )
 
+from auth.permissions import Permission
 from db.database import Prepared, Session
-from db.ids import new_id
+from db.ids import Kind, new_id
 from db.rows import Event, columns
-from db.tables import Xid8, events, installation
+from db.sight import in_sight
+from db.tables import Xid8, dataset_versions, events, installation, model_versions
 from db.vocabulary import EventType
 
 
@@ -43,6 +48,10 @@ class Position(NamedTuple):
     number: int
 
 
+Shown = Mapping[Permission, Sequence[EventType]]
+"""Which events a permission shows, where it is held."""
+
+
 class EventFilter(NamedTuple):
     """Which events; a part that is None asks for nothing."""
 
@@ -50,6 +59,7 @@ class EventFilter(NamedTuple):
     project_ids: Sequence[UUID] | None = None
     subject_ids: Sequence[str] | None = None
     actors: Sequence[str] | None = None
+    shown: Shown | None = None
 
 
 SETTLED = text("pg_snapshot_xmin(pg_current_snapshot())")
@@ -77,10 +87,11 @@ async def append(
     project_id: UUID | None,
     actor: str | None,
     subject_id: str,
+    resource: tuple[Kind, UUID],
     changes: dict[str, Any] | None,
     request_id: str | None,
 ) -> None:
-    """Write an event in the caller's transaction."""
+    """Write an event in the caller's transaction. `resource` is what it is about, or a version of that."""
     await session.run(
         insert(events).values(
             id=new_id(),
@@ -88,10 +99,20 @@ async def append(
             project_id=project_id,
             actor=actor,
             subject_id=subject_id,
+            resource_id=_resource(*resource),
             changes=changes,
             request_id=request_id,
         )
     )
+
+
+def _resource(kind: Kind, key: UUID) -> Any:
+    """The dataset, run or model that something is, or is a version of."""
+    if kind is Kind.DATASET_VERSION:
+        return select(dataset_versions.c.dataset_id).where(dataset_versions.c.id == key).scalar_subquery()
+    if kind is Kind.MODEL_VERSION:
+        return select(model_versions.c.model_id).where(model_versions.c.id == key).scalar_subquery()
+    return key if kind in (Kind.DATASET, Kind.RUN, Kind.MODEL) else None
 
 
 async def settled_after(session: Session, position: Position, filter: EventFilter, *, limit: int) -> list[Event]:
@@ -115,16 +136,30 @@ async def settled_before(
     return await session.all(Event, statement)
 
 
-async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Event]:
-    return {event.id: event for event in await session.all(Event, _BY_IDS, ids=list(ids))}
+async def by_ids(session: Session, ids: Sequence[UUID], shown: Shown) -> Mapping[UUID, Event]:
+    wanted = events.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+    statement = select(*columns(Event, events)).where(wanted, _in_sight(shown))
+    return {event.id: event for event in await session.all(Event, statement, ids=list(ids))}
 
 
-_BY_IDS = Prepared(select(*columns(Event, events)).where(events.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+def _in_sight(shown: Shown) -> ColumnElement[bool]:
+    return or_(
+        false(),
+        *(
+            and_(
+                events.c.type == any_(literal(list(types), ARRAY(Text))),
+                in_sight(permission, events.c.project_id, events.c.resource_id),
+            )
+            for permission, types in shown.items()
+        ),
+    )
 
 
 def matching(filter: EventFilter) -> Select[Any]:
     """The settled events a filter lets through."""
     statement = select(*columns(Event, events)).where(settled(events.c.changed))
+    if filter.shown is not None:
+        statement = statement.where(_in_sight(filter.shown))
     if filter.types is not None:
         statement = statement.where(events.c.type == any_(literal(list(filter.types), ARRAY(Text))))
     if filter.project_ids is not None:

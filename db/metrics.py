@@ -39,12 +39,14 @@ from sqlalchemy import column as sql_column
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from auth.permissions import Permission
 from db import snapshots
 from db.conditions import instant, one_of, words
 from db.database import Prepared, Session
 from db.ids import new_id
 from db.paging import Order, Page, PageArgs, page
 from db.rows import MetricSeries, Sized, columns
+from db.sight import in_sight
 from db.snapshots import Snapshot
 from db.tables import Xid8, metric_batches, metric_points, metric_series
 from db.vocabulary import DownsampleMethod, MetricAxis, MetricKind, MetricScope
@@ -254,6 +256,7 @@ async def write_summaries(session: Session, summaries: Mapping[UUID, Summary]) -
 # ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ROW = columns(MetricSeries, metric_series)
+_IN_SIGHT = in_sight(Permission.METRIC_READ, metric_series.c.project_id, metric_series.c.run_id)
 _NO_STEP = -(2**63)
 _MOST_AT_ONCE = 2_000_000
 _MOST_IN_A_BATCH = 100_000
@@ -410,6 +413,7 @@ def milliseconds(at: datetime) -> int:
 
 def _selected(selector: Selector) -> Iterator[ColumnElement[bool]]:
     series = metric_series.c
+    yield _IN_SIGHT
     if selector.project_id is not None:
         yield series.project_id == selector.project_id
     if selector.scope is not None:
@@ -455,7 +459,7 @@ async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, MetricS
     return {series.id: series for series in await session.all(MetricSeries, _BY_IDS, ids=list(ids))}
 
 
-_BY_IDS = Prepared(select(*_ROW).where(metric_series.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_BY_IDS = Prepared(select(*_ROW).where(metric_series.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), _IN_SIGHT))
 
 
 async def listed(session: Session, selector: Selector, args: PageArgs) -> Page[MetricSeries]:
@@ -534,7 +538,11 @@ async def names_of_runs(session: Session, run_ids: Sequence[UUID]) -> dict[UUID,
     series = metric_series.c
     statement = (
         select(series.run_id, series.name)
-        .where(series.run_id == any_(bindparam("run_ids", type_=ARRAY(Uuid))), series.scope == str(MetricScope.RUN))
+        .where(
+            series.run_id == any_(bindparam("run_ids", type_=ARRAY(Uuid))),
+            series.scope == str(MetricScope.RUN),
+            _IN_SIGHT,
+        )
         .distinct()
         .order_by(series.run_id, series.name)
     )

@@ -30,6 +30,7 @@ from sqlalchemy import column as sql_column
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from auth.permissions import Permission
 from db.conditions import instant, one_of, tagged, words
 from db.database import Prepared, Session
 from db.ids import Kind, key_of, new_id
@@ -46,6 +47,7 @@ from db.rows import (
     TrainingRun,
     columns,
 )
+from db.sight import in_sight, model_in_sight, model_version_in_sight
 from db.tables import alias_changes, evaluations, model_aliases, model_versions, models, training_runs
 from db.vocabulary import ImportanceKind, ModelVersionStatus
 
@@ -60,13 +62,17 @@ def _in(column: ColumnElement[Any]) -> ColumnElement[bool]:
     return column == any_(bindparam("ids", type_=ARRAY(Uuid)))
 
 
-_MODELS_BY_IDS = Prepared(select(*_MODEL).where(_in(models.c.id)))
-_VERSIONS_BY_IDS = Prepared(select(*_VERSION).where(_in(model_versions.c.id)))
-_EVALUATIONS_BY_IDS = Prepared(select(*_EVALUATION).where(_in(evaluations.c.id)))
-_BY_NAME = Prepared(
-    select(*_MODEL).where(models.c.project_id == bindparam("project"), models.c.name == bindparam("name"))
+_IN_SIGHT = in_sight(Permission.MODEL_READ, models.c.project_id, models.c.id)
+_VERSION_IN_SIGHT = model_in_sight(model_versions.c.model_id)
+_MODELS_BY_IDS = Prepared(select(*_MODEL).where(_in(models.c.id), _IN_SIGHT))
+_VERSIONS_BY_IDS = Prepared(select(*_VERSION).where(_in(model_versions.c.id), _VERSION_IN_SIGHT))
+_EVALUATIONS_BY_IDS = Prepared(
+    select(*_EVALUATION).where(_in(evaluations.c.id), model_version_in_sight(evaluations.c.model_version_id))
 )
-_LOCKED = Prepared(select(*_MODEL).where(models.c.id == bindparam("id")).with_for_update())
+_BY_NAME = Prepared(
+    select(*_MODEL).where(models.c.project_id == bindparam("project"), models.c.name == bindparam("name"), _IN_SIGHT)
+)
+_LOCKED = Prepared(select(*_MODEL).where(models.c.id == bindparam("id"), _IN_SIGHT).with_for_update())
 _LATEST = Prepared(
     select(*_VERSION)
     .ext(distinct_on(model_versions.c.model_id))
@@ -74,7 +80,9 @@ _LATEST = Prepared(
     .order_by(model_versions.c.model_id, model_versions.c.number.desc())
 )
 _OF_RUNS = Prepared(
-    select(*_VERSION).where(_in(model_versions.c.run_id)).order_by(model_versions.c.created_at, model_versions.c.id)
+    select(*_VERSION)
+    .where(_in(model_versions.c.run_id), _VERSION_IN_SIGHT)
+    .order_by(model_versions.c.created_at, model_versions.c.id)
 )
 _ALIASES_OF_MODELS = Prepared(select(*_ALIAS).where(_in(model_aliases.c.model_id)).order_by(model_aliases.c.name))
 _ALIASES_OF_VERSIONS = Prepared(
@@ -142,16 +150,20 @@ _BASELINES = Prepared(
     )
     .where(_in(evaluations.c.id))
 )
-_TARGET = select(
-    model_versions.c.id,
-    models.c.id.label("model_id"),
-    models.c.project_id,
-    model_versions.c.status,
-    model_versions.c.model_key,
-    model_versions.c.sha256,
-    model_versions.c.manifest_key,
-    model_versions.c.manifest_sha256,
-).join(models, models.c.id == model_versions.c.model_id)
+_TARGET = (
+    select(
+        model_versions.c.id,
+        models.c.id.label("model_id"),
+        models.c.project_id,
+        model_versions.c.status,
+        model_versions.c.model_key,
+        model_versions.c.sha256,
+        model_versions.c.manifest_key,
+        model_versions.c.manifest_sha256,
+    )
+    .join(models, models.c.id == model_versions.c.model_id)
+    .where(_IN_SIGHT)
+)
 _TARGET_BY_ID = Prepared(_TARGET.where(model_versions.c.id == bindparam("version")))
 _TARGET_BY_ALIAS = Prepared(
     _TARGET.join(model_aliases, model_aliases.c.version_id == model_versions.c.id).where(
@@ -187,7 +199,7 @@ async def of_projects(session: Session, project_ids: Sequence[UUID], args: PageA
 
 
 def _chosen(wanted: Any) -> Select[Any]:
-    statement = select(*_MODEL)
+    statement = select(*_MODEL).where(_IN_SIGHT)
     if wanted is None:
         return statement
     statement = statement.where(

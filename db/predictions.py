@@ -12,6 +12,7 @@ from db.database import Prepared, Session
 from db.forgetting import forgetting
 from db.ids import new_id
 from db.rows import Json, Prediction, columns
+from db.sight import model_version_in_sight
 from db.tables import predictions
 
 KEPT_FOR = timedelta(days=1)
@@ -19,7 +20,9 @@ _ROW = columns(Prediction, predictions)
 _OLDEST = func.clock_timestamp() - literal(KEPT_FOR)
 _BY_IDS = Prepared(
     select(*_ROW).where(
-        predictions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), predictions.c.created_at > _OLDEST
+        predictions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
+        predictions.c.created_at > _OLDEST,
+        model_version_in_sight(predictions.c.model_version_id),
     )
 )
 _SOON_ON_DISK = select(func.set_config("synchronous_commit", "off", True).label("setting")).cte("soon_on_disk")

@@ -4,19 +4,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.conditions import tagged, words
 from db.database import Prepared, Session
 from db.ids import new_id
 from db.paging import Order, Page, PageArgs, page
-from db.rows import Project, Tags, columns
+from db.rows import KnownProject, Project, Tags, columns
+from db.sight import project_in_sight, project_known
 from db.tables import projects
 
 _ROW = columns(Project, projects)
-_BY_IDS = Prepared(select(*_ROW).where(projects.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
-_BY_SLUG = Prepared(select(*_ROW).where(projects.c.slug == bindparam("slug")))
+_IN_SIGHT = project_in_sight()
+_BY_IDS = Prepared(
+    select(_IN_SIGHT.label("in_sight"), *_ROW).where(
+        projects.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), or_(_IN_SIGHT, project_known())
+    )
+)
+_BY_SLUG = Prepared(select(*_ROW).where(projects.c.slug == bindparam("slug"), _IN_SIGHT))
 _ORDERS = {
     "NAME": projects.c.name,
     "CREATED_AT": projects.c.created_at,
@@ -24,8 +30,13 @@ _ORDERS = {
 }
 
 
-async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Project]:
-    return {project.id: project for project in await session.all(Project, _BY_IDS, ids=list(ids))}
+async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Project | KnownProject]:
+    """A project of which the reader sees only something inside is there by its name."""
+    found: dict[UUID, Project | KnownProject] = {}
+    for in_sight, *values in await session.records(_BY_IDS, ids=list(ids)):
+        project = Project._make(values)
+        found[project.id] = project if in_sight else KnownProject(project.id, project.name)
+    return found
 
 
 async def by_slug(session: Session, slug: str) -> Project | None:
@@ -34,7 +45,7 @@ async def by_slug(session: Session, slug: str) -> Project | None:
 
 async def listed(session: Session, args: PageArgs) -> Page[Project]:
     """A page of all projects; `args.order` is a field of `ProjectOrderField` and whether it descends."""
-    statement = select(*_ROW)
+    statement = select(*_ROW).where(_IN_SIGHT)
     wanted: Any = args.filter
     if wanted is not None:
         statement = statement.where(

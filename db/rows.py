@@ -105,6 +105,34 @@ class Project(NamedTuple):
     revision: int
 
 
+class OutOfSight(Exception):
+    """Somebody asked for what a row does not tell its reader; `permission` would."""
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(permission)
+        self.permission = permission
+
+
+class KnownProject(NamedTuple):
+    """A project for those who see something in it and not the project itself: that it is there, and its name."""
+
+    id: UUID
+    name: str
+
+    @property
+    def description(self) -> None:
+        return None
+
+    @property
+    def created_by(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Project._fields:
+            raise OutOfSight("PROJECT_READ")
+        raise AttributeError(name)
+
+
 class Dataset(NamedTuple):
     id: UUID
     project_id: UUID

@@ -46,6 +46,7 @@ from sqlalchemy import table as sql_table
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from auth.permissions import Permission
 from db.conditions import instant, number, one_of, tagged, words
 from db.database import Prepared, Session
 from db.events import Position, after
@@ -54,6 +55,7 @@ from db.ids import Kind, key_of, new_id
 from db.jobs import Job
 from db.paging import Key, Order, Page, PageArgs, page, pages
 from db.rows import Artifact, Json, LogLine, RunAttempt, RunTransition, Tags, TrainingRun, columns
+from db.sight import dataset_in_sight, in_sight, run_in_sight
 from db.tables import (
     Xid8,
     artifacts,
@@ -77,7 +79,8 @@ NOW = func.clock_timestamp()
 FINAL = (Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
 
 _ROW = columns(TrainingRun, training_runs)
-_BY_IDS = Prepared(select(*_ROW).where(training_runs.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_IN_SIGHT = in_sight(Permission.RUN_READ, training_runs.c.project_id, training_runs.c.id)
+_BY_IDS = Prepared(select(*_ROW).where(training_runs.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), _IN_SIGHT))
 
 
 class Held(NamedTuple):
@@ -141,12 +144,12 @@ async def pages_by_dataset_version(
 ) -> Mapping[UUID, Page[TrainingRun]]:
     """The runs that train on each version, the newest first."""
     by = training_runs.c.dataset_version_id
-    return await pages(session, TrainingRun, select(*_ROW), by, ids, _NEWEST, args)
+    return await pages(session, TrainingRun, select(*_ROW).where(_IN_SIGHT), by, ids, _NEWEST, args)
 
 
 async def pages_by_parent(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[TrainingRun]]:
     by = training_runs.c.parent_run_id
-    return await pages(session, TrainingRun, select(*_ROW), by, ids, _NEWEST, args)
+    return await pages(session, TrainingRun, select(*_ROW).where(_IN_SIGHT), by, ids, _NEWEST, args)
 
 
 _NEWEST = Order.by("CREATED_AT", training_runs.c.created_at, training_runs.c.id, descending=True)
@@ -162,7 +165,7 @@ class Ordering(NamedTuple):
 
 
 def _asked(args: PageArgs) -> tuple[Select[Any], Order]:
-    statement = select(*_ROW)
+    statement = select(*_ROW).where(_IN_SIGHT)
     if args.filter is not None:
         statement = statement.where(matching(args.filter))
     order: Ordering = args.order
@@ -313,7 +316,9 @@ async def artifacts_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUI
     return {row.id: row for row in await session.all(Artifact, _ARTIFACTS_BY_IDS, ids=list(ids))}
 
 
-_ARTIFACTS_BY_IDS = Prepared(select(*columns(Artifact, artifacts)).where(artifacts.c.id == any_(_OF_RUNS)))
+_ARTIFACTS_BY_IDS = Prepared(
+    select(*columns(Artifact, artifacts)).where(artifacts.c.id == any_(_OF_RUNS), run_in_sight(artifacts.c.run_id))
+)
 
 
 async def artifact_pages(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[Artifact]]:
@@ -394,7 +399,7 @@ async def changes_after(
     matches = true() if filter is None else func.coalesce(matching(filter), false(), type_=Boolean)
     statement = (
         select(is_settled, matches, *_ROW)
-        .where(after(training_runs.c.changed, training_runs.c.number, position))
+        .where(after(training_runs.c.changed, training_runs.c.number, position), _IN_SIGHT)
         .order_by(training_runs.c.changed, training_runs.c.number)
         .limit(limit)
     )
@@ -425,7 +430,7 @@ _TRAINING_DATA = Prepared(
         dataset_versions.c.row_count,
     )
     .join_from(dataset_versions, datasets, datasets.c.id == dataset_versions.c.dataset_id)
-    .where(dataset_versions.c.id == bindparam("id"))
+    .where(dataset_versions.c.id == bindparam("id"), dataset_in_sight(dataset_versions.c.dataset_id))
     .with_for_update(of=dataset_versions, key_share=True, read=True)
 )
 
@@ -575,7 +580,7 @@ async def insert_unless_taken(
 
 
 async def by_name(session: Session, project_id: UUID, name: str) -> TrainingRun | None:
-    statement = select(*_ROW).where(training_runs.c.project_id == project_id, training_runs.c.name == name)
+    statement = select(*_ROW).where(training_runs.c.project_id == project_id, training_runs.c.name == name, _IN_SIGHT)
     return await session.first(TrainingRun, statement)
 
 
@@ -590,7 +595,7 @@ async def lock_leased(session: Session, id: UUID, lease: UUID) -> Held | None:
 
 
 _BY_ID = training_runs.c.id == bindparam("id")
-_LOCK = Prepared(select(*_HELD).where(_BY_ID).with_for_update(key_share=True))
+_LOCK = Prepared(select(*_HELD).where(_BY_ID, _IN_SIGHT).with_for_update(key_share=True))
 _LOCK_LEASED = Prepared(
     select(*_HELD).where(_BY_ID, training_runs.c.lease == bindparam("lease")).with_for_update(key_share=True)
 )

@@ -156,11 +156,27 @@ grants = Table(
     _of("roles", nullable=True),
     Column("permissions", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _word("scope", vocabulary.GrantScopeType),
+    _of("projects", nullable=True),
+    Column("resource_id", Uuid),
+    Column("resource_kind", Text),
     _at("expires_at", nullable=True),
     Column("reason", Text),
     _at("created_at"),
     _created_by(),
-    UniqueConstraint("user_id", "role_id"),
+    CheckConstraint(
+        "(scope = 'GLOBAL') = (project_id IS NULL) AND (scope = 'RESOURCE') = (resource_id IS NOT NULL)"
+        " AND (resource_id IS NULL) = (resource_kind IS NULL)",
+        name="place",
+    ),
+    Index(
+        "grants_role_everywhere_key",
+        "user_id",
+        "role_id",
+        unique=True,
+        postgresql_where=text("scope = 'GLOBAL' AND role_id IS NOT NULL AND expires_at IS NULL"),
+    ),
+    Index("grants_user_id_idx", "user_id"),
+    Index("grants_project_id_idx", "project_id"),
 )
 
 projects = Table(
@@ -550,6 +566,7 @@ events = Table(
     _word("type", vocabulary.EventType),
     _at("at"),
     Column("project_id", Uuid),
+    Column("resource_id", Uuid),
     Column("actor", Text),
     Column("subject_id", Text, nullable=False),
     Column("changes", JSONB),

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, any_, bindparam, case, 
 from db.database import Prepared, Session
 from db.paging import Order, Page, PageArgs, pages
 from db.rows import UploadSession, columns
+from db.sight import dataset_in_sight
 from db.tables import upload_sessions
 from db.vocabulary import UploadStatus
 
@@ -21,8 +22,9 @@ _STATUS = case(
 _ROW: list[ColumnElement[Any]] = [
     _STATUS if column.name == "status" else column for column in columns(UploadSession, upload_sessions)
 ]
-_BY_IDS = Prepared(select(*_ROW).where(upload_sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
-_LOCKED = Prepared(select(*_ROW).where(upload_sessions.c.id == bindparam("id")).with_for_update())
+_IN_SIGHT = dataset_in_sight(upload_sessions.c.dataset_id)
+_BY_IDS = Prepared(select(*_ROW).where(upload_sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), _IN_SIGHT))
+_LOCKED = Prepared(select(*_ROW).where(upload_sessions.c.id == bindparam("id"), _IN_SIGHT).with_for_update())
 _NEWEST_FIRST = Order.by("CREATED_AT", upload_sessions.c.created_at, upload_sessions.c.id, descending=True)
 
 

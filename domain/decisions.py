@@ -4,7 +4,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from auth.permissions import Permission
-from auth.principals import Principal
+from auth.principals import EVERYWHERE, Place, Principal
 
 
 class Decision(NamedTuple):
@@ -14,12 +14,15 @@ class Decision(NamedTuple):
     deciding: tuple[UUID, ...]
 
 
-def decide(principal: Principal, permission: Permission) -> Decision:
-    """What the guards would say, with the grants that decide it."""
-    deciding = principal.deciding(permission)
-    reason = (
-        f"You hold {permission} everywhere."
-        if deciding
-        else f"This needs the permission {permission}, which none of your grants gives."
-    )
-    return Decision(permission, bool(deciding), reason, deciding)
+def decide(principal: Principal, permission: Permission, place: Place = EVERYWHERE) -> Decision:
+    """What the guards would say of a place, with the grants that decide it.
+
+    The grants are named to those who may read them there.
+    """
+    deciding = principal.deciding(permission, place)
+    if deciding:
+        reason = f"You hold {permission} {'everywhere' if principal.may(permission) else 'here'}."
+    else:
+        reason = f"This needs the permission {permission}, which none of your grants gives."
+    shown = deciding if principal.may(Permission.GRANT_READ, place) else ()
+    return Decision(permission, bool(deciding), reason, shown)

@@ -11,7 +11,6 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from auth.permissions import Permission
 from auth.principals import Principal
 from db import metrics, projects, runs
 from db.database import Session
@@ -115,7 +114,7 @@ async def _runs_of(
 ) -> Mapping[str, UUID]:
     """The runs of this project that the series name and the caller may see, by their global IDs."""
     asked = {one.run_id: key_of(one.run_id, Kind.RUN) for one in series if one.run_id is not None}
-    if not asked or not actor.may(Permission.RUN_READ):
+    if not asked:
         return {}
     known = await runs.by_ids(session, [key for key in asked.values() if key is not None])
     return {

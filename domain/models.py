@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from auth.permissions import Permission
 from auth.principals import Principal
 from db import models as queries
 from db import projects, runs
@@ -53,7 +52,7 @@ async def create_model(
     checked_text(name, "input", "name", max_length=200)
     checked_text(description, "input", "description")
     checked_tags(tags, "input", "tags")
-    key = key_of(project_id, Kind.PROJECT) if actor.may(Permission.PROJECT_READ) else None
+    key = key_of(project_id, Kind.PROJECT)
     if key is None or key not in await projects.by_ids(session, [key]):
         raise Refused(not_found("project", project_id, "input", "projectId"))
     model = await queries.insert_unless_taken(
@@ -272,7 +271,7 @@ def _check_revision(row: Model | ModelVersion, expected: int | None) -> None:
 
 async def _locked_version(session: Session, actor: Principal, version_id: str) -> tuple[Model, ModelVersion]:
     """The version of the input and its model, which is held by this transaction. Raises `Refused`."""
-    key = key_of(version_id, Kind.MODEL_VERSION) if actor.may(Permission.MODEL_READ) else None
+    key = key_of(version_id, Kind.MODEL_VERSION)
     known = (await queries.versions_by_ids(session, [key])).get(key) if key is not None else None
     model = await queries.lock(session, known.model_id) if known is not None else None
     version = (await queries.versions_by_ids(session, [known.id])).get(known.id) if known is not None else None
@@ -283,7 +282,7 @@ async def _locked_version(session: Session, actor: Principal, version_id: str) -
 
 async def _locked(session: Session, actor: Principal, model_id: str, field: str = "modelId") -> Model:
     """The model of the input, held by this transaction. Raises `Refused`."""
-    key = key_of(model_id, Kind.MODEL) if actor.may(Permission.MODEL_READ) else None
+    key = key_of(model_id, Kind.MODEL)
     model = await queries.lock(session, key) if key is not None else None
     if model is None:
         raise Refused(not_found("model", model_id, "input", field))
@@ -294,7 +293,7 @@ async def _from_run(
     session: Session, actor: Principal, model: Model, run_id: str, *, description: str | None, tags: Tags
 ) -> ModelVersion:
     path = (*_SOURCE, "runId")
-    key = key_of(run_id, Kind.RUN) if actor.may(Permission.RUN_READ) else None
+    key = key_of(run_id, Kind.RUN)
     run = (await runs.by_ids(session, [key])).get(key) if key is not None else None
     if run is None or run.project_id != model.project_id:
         raise Refused(not_found("training run in the project of the model", run_id, *path))

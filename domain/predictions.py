@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from auth.permissions import Permission
 from auth.principals import Principal
 from db import models, predictions
 from db.database import Database
@@ -35,7 +34,7 @@ _NESTED = frozenset({list, dict})
 
 async def target_version(db: Database, actor: Principal, version_id: str) -> ModelTarget:
     """The version to predict with, by its ID. Raises `Refused`."""
-    key = key_of(version_id, Kind.MODEL_VERSION) if actor.may(Permission.MODEL_READ) else None
+    key = key_of(version_id, Kind.MODEL_VERSION)
     async with db.reading() as session:
         found = await models.target(session, version_id=key) if key is not None else None
     if found is None:
@@ -45,7 +44,7 @@ async def target_version(db: Database, actor: Principal, version_id: str) -> Mod
 
 async def target_alias(db: Database, actor: Principal, model_id: str, alias: str) -> ModelTarget:
     """The version an alias points at now. Raises `Refused`."""
-    key = key_of(model_id, Kind.MODEL) if actor.may(Permission.MODEL_READ) else None
+    key = key_of(model_id, Kind.MODEL)
     async with db.reading() as session:
         found = await models.target(session, model_id=key, alias=alias) if key is not None and storable(alias) else None
     if found is None:

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from auth.permissions import Permission
-from auth.principals import Principal
+from auth.principals import Place, Principal
 from db import models, projects, runs
 from db.database import Session
 from db.ids import Kind, key_of
@@ -131,7 +131,7 @@ async def plan_run(session: Session, actor: Principal, request: RunRequest) -> P
     """Check a request against the data it names. Raises `Refused` with everything that is wrong with it, at once."""
     refusals: list[Refusal] = []
     _check_texts(request, refusals)
-    project_id = key_of(request.project_id, Kind.PROJECT) if actor.may(Permission.PROJECT_READ) else None
+    project_id = key_of(request.project_id, Kind.PROJECT)
     if project_id is None or project_id not in await projects.by_ids(session, [project_id]):
         raise Refused(*refusals, not_found("project", request.project_id, "input", "projectId"))
     data = await _data(session, actor, project_id, request.dataset_version_id, "datasetVersionId", refusals)
@@ -207,7 +207,7 @@ async def _data(
 ) -> TrainingData | None:
     if given is None:
         return None
-    key = key_of(given, Kind.DATASET_VERSION) if actor.may(Permission.DATASET_READ) else None
+    key = key_of(given, Kind.DATASET_VERSION)
     found = await runs.dataset_version(session, key) if key is not None else None
     if found is None or found.project_id != project_id:
         refusals.append(not_found("dataset version in this project", given, "input", field))
@@ -230,7 +230,7 @@ async def _parent(
 ) -> UUID | None:
     if given is None:
         return None
-    key = key_of(given, Kind.RUN) if actor.may(Permission.RUN_READ) else None
+    key = key_of(given, Kind.RUN)
     found = (await runs.by_ids(session, [key])).get(key) if key is not None else None
     if found is None or found.project_id != project_id:
         refusals.append(not_found("training run in this project", given, "input", "parentRunId"))
@@ -245,13 +245,13 @@ async def _model(
     if given is None:
         return None
     path = ("input", "registerAs", "modelId")
-    if not actor.may(Permission.MODEL_UPDATE):
-        refusals.append(Invalid(message="Registering a model needs the permission MODEL_UPDATE.", path=path))
-        return None
-    key = key_of(given, Kind.MODEL) if actor.may(Permission.MODEL_READ) else None
+    key = key_of(given, Kind.MODEL)
     found = (await models.by_ids(session, [key])).get(key) if key is not None else None
     if found is None or found.project_id != project_id:
         refusals.append(not_found("model in this project", given, *path))
+        return None
+    if not actor.may(Permission.MODEL_UPDATE, Place(project_id, found.id)):
+        refusals.append(Invalid(message="Registering a model needs the permission MODEL_UPDATE.", path=path))
         return None
     if found.task != request.spec.task:
         refusals.append(
@@ -348,7 +348,7 @@ async def cancel_run(
     Raises `Refused` when there is no such run, or it is over.
     """
     checked_text(reason, "input", "reason")
-    key = key_of(id, Kind.RUN) if actor.may(Permission.RUN_READ) else None
+    key = key_of(id, Kind.RUN)
     run = await runs.lock(session, key) if key is not None else None
     if run is None:
         raise Refused(not_found("training run", id, "input", "id"))

@@ -9,6 +9,7 @@ from auth.permissions import Permission
 from auth.principals import Principal
 from db import events
 from db.database import Session, Touched
+from db.events import Shown
 from db.ids import Kind, global_id
 from db.vocabulary import EventType
 
@@ -51,11 +52,13 @@ READS: dict[Kind, Permission] = {
 """What one has to be allowed to read, to see that something happened to it."""
 
 
-def visible(principal: Principal | None) -> list[EventType]:
-    """The events that a caller may see."""
-    if principal is None:
-        return []
-    return [type for type, kind in SUBJECTS.items() if principal.may(READS[kind])]
+def shown_to(principal: Principal | None) -> Shown:
+    """The events that a caller may see somewhere, by the permission that shows them."""
+    shown: dict[Permission, list[EventType]] = {}
+    for type, kind in SUBJECTS.items():
+        if principal is not None and principal.reach(READS[kind]):
+            shown.setdefault(READS[kind], []).append(type)
+    return shown
 
 
 async def publish(
@@ -78,6 +81,7 @@ async def publish(
         project_id=project_id,
         actor=actor,
         subject_id=subject_id,
+        resource=(SUBJECTS[type], subject),
         changes=changes,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
     )

@@ -9,7 +9,7 @@ from strawberry import Info as StrawberryInfo
 from strawberry.dataloader import DataLoader
 
 from auth.permissions import Permission
-from auth.principals import Principal
+from auth.principals import EVERYWHERE, Place, Principal
 from auth.tokens import TokenIssuer
 from db.database import Database
 from events.attempts import Attempts
@@ -110,8 +110,9 @@ class Context:
 
     @property
     def db(self) -> Database:
-        """The database; while an audited mutation runs, with its entry at the end of every transaction."""
-        return self.services.db if self.trail is None else self.trail.db
+        """The database as this caller sees it; a transaction of an audited mutation ends with its entry."""
+        database = self.services.db if self.trail is None else self.trail.db
+        return database.seen_by(self.principal)
 
     @property
     def caller(self) -> Principal:
@@ -132,12 +133,16 @@ class Context:
             return Account(f"user:{self.principal.user_id.hex}", self.services.budgets.signed_in)
         return Account(f"address:{self.request.ip_address or 'unknown'}", self.services.budgets.anonymous)
 
-    def may(self, permission: Permission) -> bool:
-        return self.principal is not None and self.principal.may(permission)
+    def may(self, permission: Permission, place: Place = EVERYWHERE) -> bool:
+        return self.principal is not None and self.principal.may(permission, place)
+
+    def sees(self, permission: Permission) -> bool:
+        """Whether a permission to see something is held anywhere."""
+        return self.principal is not None and bool(self.principal.reach(permission))
 
     def require(self, permission: Permission) -> None:
         """Raises `PermissionRequired`: what a stream asks before each item."""
-        if not self.may(permission):
+        if not self.sees(permission):
             raise PermissionRequired(permission)
 
 

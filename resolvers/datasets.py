@@ -103,7 +103,7 @@ async def all_datasets(
     before: str | None = UNSET,
 ) -> Page[Dataset]:
     args = dataset_args(filter, order_by, first, after, last, before)
-    if not info.context.may(Permission.DATASET_READ):
+    if not info.context.sees(Permission.DATASET_READ):
         return EMPTY
     async with info.context.db.reading() as session:
         return await queries.listed(session, args)
@@ -329,7 +329,7 @@ async def dataset_version_updated(
     """
     context: Context = info.context
     epoch = context.services.epoch
-    key = key_of(id, Kind.DATASET_VERSION) if context.may(Permission.DATASET_READ) else None
+    key = key_of(id, Kind.DATASET_VERSION) if context.sees(Permission.DATASET_READ) else None
     seen = await place_after(context, after)
     kind = UpdateKind.SNAPSHOT if seen is None else UpdateKind.UPDATED
     if key is None:

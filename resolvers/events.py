@@ -20,7 +20,7 @@ from db.vocabulary import StreamGapReason
 from domain.texts import storable
 from events import cursors
 from events.cursors import CursorExpired, CursorInvalid
-from events.log import ALL_EVENTS, visible
+from events.log import ALL_EVENTS, shown_to
 from resolvers.context import Context, Info
 from resolvers.inputs import events as inputs
 
@@ -122,12 +122,13 @@ async def place_after(context: Context, after: str | None) -> Position | None:
 
 def _wanted(context: Context, given: inputs.EventFilter | None) -> EventFilter:
     """What was asked for, of what the caller may see now."""
-    types = visible(context.principal)
+    shown = shown_to(context.principal)
     if given is None:
-        return EventFilter(types=types)
+        return EventFilter(shown=shown)
     projects = given.project_ids
     return EventFilter(
-        types=types if given.types is None else [type for type in types if type in given.types],
+        shown=shown,
+        types=given.types,
         project_ids=None if projects is None else [key for text in projects if (key := key_of(text, Kind.PROJECT))],
         subject_ids=_texts(given.subject_ids),
         actors=_texts(given.actor_ids),

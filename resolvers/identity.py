@@ -7,10 +7,10 @@ import strawberry
 from strawberry import UNSET
 
 from auth.permissions import Permission
-from auth.principals import Principal
+from auth.principals import EVERYWHERE, Place, Principal
 from dataloaders import loaders
 from db import access, users
-from db.ids import Kind, key_of
+from db.ids import Kind, identify, key_of
 from db.paging import Page, PageArgs
 from db.rows import Role, Session, User
 from domain import sessions
@@ -38,12 +38,20 @@ async def viewer(info: Info) -> Principal:
 
 
 def decision(root: Any, info: Info, permission: Permission) -> Decision:
-    """What the guards would say of the caller and this resource."""
-    return decide(info.context.caller, permission)
+    """What the guards would say of the caller and this project or resource."""
+    project_id = getattr(root, "project_id", None)
+    place = Place(root.id) if project_id is None else Place(project_id, root.id)
+    return decide(info.context.caller, permission, place)
 
 
-def decision_on(root: Any, info: Info, permission: Permission, resource_id: strawberry.ID | None = UNSET) -> Decision:
-    return decide(info.context.caller, permission)
+async def decision_on(
+    root: Any, info: Info, permission: Permission, resource_id: strawberry.ID | None = UNSET
+) -> Decision:
+    """What the guards would say of the caller, everywhere or on one object; the ID of nothing is nowhere."""
+    caller = info.context.caller
+    named = None if resource_id is None else identify(resource_id)
+    place: Place | None = None if named is None else await loaders.place.load(info.context, named)
+    return decide(caller, permission, place or EVERYWHERE)
 
 
 def email_of(root: User, info: Info) -> str | None:

@@ -155,7 +155,7 @@ async def all_series(
             run_ids=None if filter.run_id is None else [filter.run_id],
             labels=filter.labels,
         )
-    if selector is None or not info.context.may(Permission.METRIC_READ):
+    if selector is None or not info.context.sees(Permission.METRIC_READ):
         return EMPTY
     try:
         async with info.context.db.reading() as session:
@@ -169,7 +169,7 @@ async def metric_names(
 ) -> list[str]:
     """The first thousand names, sorted."""
     selector = selector_of(scope=scope, project_id=project_id, names=None if prefix is None else [f"{prefix}*"])
-    if selector is None or not info.context.may(Permission.METRIC_READ):
+    if selector is None or not info.context.sees(Permission.METRIC_READ):
         return []
     async with info.context.db.reading() as session:
         return await metrics.names(session, selector, limit=MAX_NAMES)
@@ -186,7 +186,7 @@ async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
     data = {}
     async with info.context.db.reading() as session:
         snapshot = await metrics.snapshot(session)
-        if selector is not None and info.context.may(Permission.METRIC_READ):
+        if selector is not None and info.context.sees(Permission.METRIC_READ):
             try:
                 series = await metrics.selected(session, selector, limit=input.limit_series + 1)
             except InvalidPattern as error:

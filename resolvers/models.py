@@ -99,7 +99,7 @@ async def all_models(
     before: str | None = UNSET,
 ) -> Page[Model]:
     args = model_args(filter, order_by, first, after, last, before)
-    if not info.context.may(Permission.MODEL_READ):
+    if not info.context.sees(Permission.MODEL_READ):
         return EMPTY
     async with info.context.db.reading() as session:
         return await queries.listed(session, args)

@@ -27,7 +27,7 @@ async def all_projects(
     before: str | None = UNSET,
 ) -> Page[Project]:
     args = PageArgs.of(first, after, last, before, filter=filter, order=ordering(order_by or BY_NAME))
-    if not info.context.may(Permission.PROJECT_READ):
+    if not info.context.sees(Permission.PROJECT_READ):
         return EMPTY
     async with info.context.db.reading() as session:
         return await queries.listed(session, args)
@@ -35,14 +35,14 @@ async def all_projects(
 
 async def viewer_projects(info: Info, first: int | None = UNSET, after: str | None = UNSET) -> Page[Project]:
     args = PageArgs.of(first, after, order=("NAME", False))
-    if not info.context.may(Permission.PROJECT_READ):
+    if not info.context.sees(Permission.PROJECT_READ):
         return EMPTY
     async with info.context.db.reading() as session:
         return await queries.listed(session, args)
 
 
 async def project(info: Info, id: strawberry.ID | None = UNSET, slug: str | None = UNSET) -> Project | None:
-    if not info.context.may(Permission.PROJECT_READ):
+    if not info.context.sees(Permission.PROJECT_READ):
         return None
     if slug is not None:
         async with info.context.db.reading() as session:

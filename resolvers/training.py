@@ -129,7 +129,7 @@ async def training_runs(
     before: str | None = UNSET,
 ) -> Page[TrainingRun]:
     args = run_args(filter, order_by, first, after, last, before)
-    if not info.context.may(Permission.RUN_READ):
+    if not info.context.sees(Permission.RUN_READ):
         return EMPTY
     async with info.context.db.reading() as session:
         return await queries.listed(session, args)
@@ -302,7 +302,7 @@ async def training_run_updated(
     if id is None:
         updates = _updates_of_many(context, filter, position)
     else:
-        key = key_of(id, Kind.RUN) if context.may(Permission.RUN_READ) else None
+        key = key_of(id, Kind.RUN) if context.sees(Permission.RUN_READ) else None
         if key is None:
             raise Refused(not_found("training run", id, "id"))
         updates = _updates_of_one(context, key, id, filter, position)
@@ -343,7 +343,7 @@ async def _updates_of_many(
     async with context.db.reading() as session:
         start = await events.head(session)
     with wakeups.watching(ALL_RUNS) as bell:
-        past = not resumed and context.may(Permission.RUN_READ)
+        past = not resumed and context.sees(Permission.RUN_READ)
         here = position or _BEGINNING
         while past:
             async with context.db.reading() as session:
@@ -364,7 +364,7 @@ async def _updates_of_many(
                 yield RunUpdate(cursors.encode(epoch, here), UpdateKind.SNAPSHOT, None, [])
         while True:
             found = []
-            if context.may(Permission.RUN_READ):
+            if context.sees(Permission.RUN_READ):
                 async with context.db.reading() as session:
                     found = await queries.changes_after(session, here, id=None, filter=filter, limit=RUNS_AT_ONCE)
             settled = [seen for seen in found if seen.settled]
@@ -387,7 +387,7 @@ async def training_run_logs(
 ) -> AsyncIterator[LogBatch]:
     """The lines so far, then new ones as they come, until the run is over. Numbers settle in their order."""
     context: Context = info.context
-    key = key_of(id, Kind.RUN) if context.may(Permission.RUN_READ) else None
+    key = key_of(id, Kind.RUN) if context.sees(Permission.RUN_READ) else None
     if after is not None and not _NUMBER.fullmatch(after):
         raise cursors.CursorInvalid(after)
     if key is None:

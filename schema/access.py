@@ -1,6 +1,7 @@
 """The guards: `@public`, `@viewer` and `@requires`, in the SDL and at run time alike.
 
-Attaching a guard is what prints the directive, so the two always agree. A guard asks only the context, once a field.
+Attaching a guard is what prints the directive, so the two always agree. A guard asks the context, and where it names a
+resource also where that is: an ID of nothing is nowhere, which only a right that holds everywhere covers.
 """
 
 import inspect
@@ -10,8 +11,11 @@ from typing import Any
 from strawberry.extensions import FieldExtension
 from strawberry.extensions.field_extension import AsyncExtensionResolver, SyncExtensionResolver
 from strawberry.types.field import StrawberryField
+from strawberry.utils.str_converters import to_snake_case
 
 from auth.permissions import Permission
+from dataloaders import loaders
+from db.ids import Identity, Kind, identify
 from resolvers.context import Context, Info
 from schema.directives import PublicDirective, RequiresDirective, ViewerDirective
 from schema.failures import ApiError, forbidden, unauthenticated
@@ -59,16 +63,11 @@ class Viewer(Guard):
 
 
 class Requires(Guard):
-    """The caller holds a permission, by a grant that reaches the resource the field names."""
+    """The caller holds a permission everywhere."""
 
-    def __init__(self, permission: Permission, resource: str | None) -> None:
+    def __init__(self, permission: Permission) -> None:
         self.permission = permission
-        self.resource = resource
-        self.directive = (
-            RequiresDirective(permission=permission)
-            if resource is None
-            else RequiresDirective(permission=permission, resource=resource)
-        )
+        self.directive = RequiresDirective(permission=permission)
 
     def denial(self, context: Context) -> ApiError | None:
         if context.principal is None:
@@ -76,9 +75,61 @@ class Requires(Guard):
         return None if context.principal.may(self.permission) else forbidden(self.permission)
 
 
+class RequiresAt(FieldExtension):
+    """The caller holds a permission by a grant that covers what the field names.
+
+    `resource` is the path of the argument with its ID; on a field without such an argument `id` is the object that the
+    field belongs to. `otherwise` is the path of another ID, which stands in when the first is not given.
+    """
+
+    def __init__(self, permission: Permission, resource: str, otherwise: str | None) -> None:
+        self.permission = permission
+        self.paths = [
+            [to_snake_case(part) for part in path.split(".")] for path in (resource, otherwise) if path is not None
+        ]
+        self.directive = RequiresDirective(permission=permission, resource=resource)
+
+    def apply(self, field: StrawberryField) -> None:
+        if self.directive not in field.directives:
+            field.directives.append(self.directive)
+
+    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
+        context = info.context
+        if context.principal is None:
+            raise unauthenticated(context.rejected)
+        if not context.may(self.permission):
+            named = self._named(source, info, arguments)
+            place = None if named is None else await loaders.place.load(context, named)
+            if place is None or not context.may(self.permission, place):
+                raise forbidden(self.permission)
+        result = next_(source, info, **arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    def _named(self, source: Any, info: Info, arguments: dict[str, Any]) -> Identity | None:
+        if source is not None:
+            return Identity(KINDS[info._raw_info.parent_type.name], source.id)
+        for first, *rest in self.paths:
+            found = arguments.get(first)
+            for part in rest:
+                found = getattr(found, part, None)
+            if isinstance(found, str):
+                return identify(found)
+        return None
+
+
+KINDS = {
+    "Artifact": Kind.ARTIFACT,
+    "DatasetVersion": Kind.DATASET_VERSION,
+    "ModelVersion": Kind.MODEL_VERSION,
+    "Project": Kind.PROJECT,
+}
+"""The types with a field that is guarded by a permission on the object itself."""
+
 public = Public()
 viewer = Viewer()
 
 
-def requires(permission: Permission, resource: str | None = None) -> Requires:
-    return Requires(permission, resource)
+def requires(
+    permission: Permission, resource: str | None = None, *, otherwise: str | None = None
+) -> Requires | RequiresAt:
+    return Requires(permission) if resource is None else RequiresAt(permission, resource, otherwise)

@@ -14,6 +14,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from db.database import DatabaseUnavailable
 from db.paging import InvalidCursor, InvalidPage
+from db.rows import OutOfSight
 from domain.refusals import Refused
 from events.budgets import OverBudget
 from events.cursors import CursorExpired, CursorInvalid
@@ -77,7 +78,7 @@ def _in_our_words(error: Exception) -> ApiError | None:
             return error
         case SignInRequired():
             return unauthenticated()
-        case PermissionRequired(permission=permission):
+        case PermissionRequired(permission=permission) | OutOfSight(permission=permission):
             return forbidden(permission)
         case CannotGetOperationTypeError(operation_name=name):
             return no_such_operation(name)

@@ -20,7 +20,7 @@ from db.ids import Kind, global_id
 from db.vocabulary import AuditAction
 from domain.refusals import Invalid, Refusal, Refused
 from resolvers.context import Info
-from schema.access import Guard
+from schema.access import Guard, RequiresAt
 from schema.arguments import Arguments, settled
 from schema.audited import Audited
 from schema.directives import Cost
@@ -74,7 +74,7 @@ def relation(
     *,
     by: str,
     args: Callable[..., Any] | None = None,
-    guard: Guard | None = None,
+    guard: Guard | RequiresAt | None = None,
     directives: Sequence[object] = (),
     cost: int | None = None,
     description: str | None = None,
@@ -107,7 +107,7 @@ def relation(
 def computed(
     resolver: Resolver,
     *,
-    guard: Guard | None = None,
+    guard: Guard | RequiresAt | None = None,
     directives: Sequence[object] = (),
     cost: int | None = None,
     description: str | None = None,
@@ -119,7 +119,7 @@ def computed(
 def query(
     resolver: Resolver,
     *,
-    guard: Guard,
+    guard: Guard | RequiresAt,
     directives: Sequence[object] = (),
     cost: int | None = None,
     description: str | None = None,
@@ -127,7 +127,9 @@ def query(
     return _field(resolver, guard=guard, directives=directives, cost=cost, description=description)
 
 
-def subscription(resolver: Resolver, *, guard: Guard, cost: int | None = None, description: str | None = None) -> Any:
+def subscription(
+    resolver: Resolver, *, guard: Guard | RequiresAt, cost: int | None = None, description: str | None = None
+) -> Any:
     return strawberry.subscription(
         resolver=resolver,
         description=description,
@@ -153,7 +155,7 @@ class FreshItems(FieldExtension):
 def mutation(
     resolver: Resolver,
     *,
-    guard: Guard,
+    guard: Guard | RequiresAt,
     returns: str | None,
     refused: Mapping[str, Any] | None = None,
     audited: AuditAction | None = None,
@@ -209,7 +211,7 @@ class Payload(FieldExtension):
 def _field(
     resolver: Resolver,
     *,
-    guard: Guard | None,
+    guard: Guard | RequiresAt | None,
     directives: Sequence[object],
     cost: int | None,
     description: str | None,

@@ -58,7 +58,7 @@ class PredictPayload:
 class PredictionMutations:
     predict: PredictPayload | None = mutation(
         resolve.predict,
-        guard=requires(Permission.PREDICTION_CREATE, resource="input.model.id"),
+        guard=requires(Permission.PREDICTION_CREATE, resource="input.model.id", otherwise="input.model.alias.modelId"),
         returns="prediction",
         cost=5,
     )

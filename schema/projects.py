@@ -69,7 +69,7 @@ class Project(Node):
     models: Connection[Annotated["Model", strawberry.lazy("schema.models")]] = relation(
         loaders.models_of_project, by="id", args=model_args, directives=[PAGED]
     )
-    is_type_of = shows(rows.Project)
+    is_type_of = shows(rows.Project, rows.KnownProject)
 
 
 @strawberry.type

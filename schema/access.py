@@ -84,6 +84,7 @@ class RequiresAt(FieldExtension):
 
     def __init__(self, permission: Permission, resource: str, otherwise: str | None) -> None:
         self.permission = permission
+        self.resource = resource
         self.paths = [
             [to_snake_case(part) for part in path.split(".")] for path in (resource, otherwise) if path is not None
         ]
@@ -122,6 +123,7 @@ KINDS = {
     "DatasetVersion": Kind.DATASET_VERSION,
     "ModelVersion": Kind.MODEL_VERSION,
     "Project": Kind.PROJECT,
+    "User": Kind.USER,
 }
 """The types with a field that is guarded by a permission on the object itself."""
 

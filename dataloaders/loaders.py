@@ -14,7 +14,7 @@ from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
 role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
-grant = one(access.grants_by_ids, reads=Permission.GRANT_READ)
+grant = one(access.grants_in_sight, reads=Permission.GRANT_READ)
 audit_event = one(audit.by_ids, reads=Permission.AUDIT_READ)
 audit_events_of_user = paged(audit.of_users, reads=Permission.AUDIT_READ)
 project = one(projects.by_ids, reads=Permission.PROJECT_READ)

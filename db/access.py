@@ -6,17 +6,33 @@ from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from auth.permissions import BUILT_IN_ROLES, Permission
-from auth.principals import HeldGrant, Principal
+from auth.principals import HeldGrant, Place, Principal
 from db.database import Prepared, Session
 from db.forgetting import forgetting
 from db.ids import new_id
 from db.paging import Order, Page, PageArgs, page, pages
 from db.rows import Grant, Role, columns
 from db.rows import Session as SessionRow
+from db.sight import in_sight
 from db.tables import grants, refresh_tokens, roles, sessions, users
 from db.vocabulary import GrantScopeType, UserStatus
 
@@ -59,7 +75,11 @@ _STILL_OPEN = Prepared(
 _NEWEST_FIRST = Order.by("CREATED_AT", sessions.c.created_at, sessions.c.id, descending=True)
 _ROLE = columns(Role, roles)
 _ROLES = Prepared(select(*_ROLE).where(roles.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
-_GRANTS = Prepared(select(*columns(Grant, grants)).where(grants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
+_GRANT_IDS = grants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_GRANTS = Prepared(select(*columns(Grant, grants)).where(_GRANT_IDS))
+_GRANTS_IN_SIGHT = Prepared(
+    select(*columns(Grant, grants)).where(_GRANT_IDS, in_sight(Permission.GRANT_READ, grants.c.project_id))
+)
 _BY_NAME = Order.by("NAME", roles.c.name, roles.c.id)
 
 
@@ -205,8 +225,75 @@ async def roles_listed(session: Session, args: PageArgs) -> Page[Role]:
     return await page(session, Role, select(*_ROLE), _BY_NAME, args)
 
 
+async def grants_in_sight(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
+    return {grant.id: grant for grant in await session.all(Grant, _GRANTS_IN_SIGHT, ids=list(ids))}
+
+
 async def grants_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
     return {grant.id: grant for grant in await session.all(Grant, _GRANTS, ids=list(ids))}
+
+
+async def insert_grant(
+    session: Session,
+    *,
+    user_id: UUID,
+    role_id: UUID | None,
+    permissions: Sequence[Permission],
+    place: Place,
+    resource_kind: str | None,
+    expires_at: datetime | None,
+    reason: str | None,
+    created_by: UUID,
+) -> Grant:
+    """A grant at a place. The same role everywhere and for good is given once, whoever asks how often."""
+    scope = GrantScopeType.GLOBAL
+    if place.project_id is not None:
+        scope = GrantScopeType.PROJECT if place.resource_id is None else GrantScopeType.RESOURCE
+    made = upsert(grants).values(
+        id=new_id(),
+        user_id=user_id,
+        role_id=role_id,
+        permissions=literal([str(permission) for permission in permissions], ARRAY(Text)),
+        scope=scope,
+        project_id=place.project_id,
+        resource_id=place.resource_id,
+        resource_kind=resource_kind,
+        expires_at=expires_at,
+        reason=reason,
+        created_by=created_by,
+    )
+    for_good = and_(grants.c.scope == text("'GLOBAL'"), grants.c.role_id.is_not(None), grants.c.expires_at.is_(None))
+    grant = await session.first(
+        Grant,
+        made.on_conflict_do_update(
+            index_elements=[grants.c.user_id, grants.c.role_id],
+            index_where=for_good,
+            set_={"user_id": made.excluded.user_id},
+        ).returning(*columns(Grant, grants)),
+    )
+    assert grant is not None
+    return grant
+
+
+async def delete_grant(session: Session, id: UUID) -> Grant | None:
+    return await session.first(Grant, delete(grants).where(grants.c.id == id).returning(*columns(Grant, grants)))
+
+
+async def lock_administration(session: Session, role: str) -> int:
+    """How many active users hold a role everywhere and for good; whoever asks next waits for this transaction."""
+    await session.run(select(roles.c.id).where(roles.c.name == role).with_for_update())
+    holders = (
+        select(func.count())
+        .select_from(grants.join(roles, roles.c.id == grants.c.role_id).join(users, users.c.id == grants.c.user_id))
+        .where(
+            roles.c.name == role,
+            users.c.status == UserStatus.ACTIVE.value,
+            grants.c.scope == GrantScopeType.GLOBAL.value,
+            grants.c.expires_at.is_(None),
+        )
+    )
+    found: int = await session.scalar(holders)
+    return found
 
 
 async def grant_role(session: Session, *, user_id: UUID, role_id: UUID, created_by: UUID | None) -> None:

@@ -64,10 +64,18 @@ class Grant(NamedTuple):
     role_id: UUID | None
     permissions: list[str]
     scope: str
+    project_id: UUID | None
+    resource_id: UUID | None
+    resource_kind: str | None
     expires_at: datetime | None
     reason: str | None
     created_at: datetime
     created_by: UUID | None
+
+    @property
+    def resource(self) -> str | None:
+        """The global ID of the one thing it is about."""
+        return None if self.resource_id is None else f"{self.resource_kind}_{self.resource_id.hex}"
 
 
 class AuditEvent(NamedTuple):

@@ -37,6 +37,8 @@ SUBJECTS: dict[EventType, Kind] = {
     EventType.MODEL_ALIAS_CHANGED: Kind.MODEL,
     EventType.USER_CREATED: Kind.USER,
     EventType.SESSION_REVOKED: Kind.USER,
+    EventType.GRANT_CREATED: Kind.GRANT,
+    EventType.GRANT_REVOKED: Kind.GRANT,
 }
 
 
@@ -48,6 +50,7 @@ READS: dict[Kind, Permission] = {
     Kind.MODEL: Permission.MODEL_READ,
     Kind.MODEL_VERSION: Permission.MODEL_READ,
     Kind.USER: Permission.USER_READ,
+    Kind.GRANT: Permission.GRANT_READ,
 }
 """What one has to be allowed to read, to see that something happened to it."""
 

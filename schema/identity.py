@@ -13,7 +13,9 @@ from db.ids import Kind
 from db.vocabulary import AuditAction, GrantScopeType, UserStatus
 from domain import sessions
 from domain.decisions import Decision
+from resolvers import grants as resolve_grants
 from resolvers import identity as resolve
+from resolvers import nodes
 from resolvers import projects as resolve_projects
 from resolvers import service as resolve_service
 from resolvers.inputs.limits import Sensitive
@@ -100,6 +102,12 @@ class Grant(Node):
     role: Role | None = relation(loaders.role, by="role_id")
     permissions: list[Permission]
     scope: GrantScopeType
+    project: Annotated["Project", strawberry.lazy("schema.projects")] | None = relation(
+        loaders.project, by="project_id"
+    )
+    resource: Node | None = relation(
+        nodes.subject, by="resource", description="Set when scope is RESOURCE: a dataset, a run, a model."
+    )
     expires_at: datetime | None
     reason: str | None
     created_at: datetime
@@ -188,6 +196,18 @@ class CreateUserPayload:
 
 
 @strawberry.type
+class CreateGrantPayload:
+    grant: Grant | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class RevokeGrantPayload:
+    revoked_id: strawberry.ID | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class IdentityQueries:
     viewer: Viewer = query(resolve.viewer, guard=viewer)
     users: Connection[User] | None = query(resolve.all_users, guard=requires(Permission.USER_READ), directives=[PAGED])
@@ -222,4 +242,16 @@ class IdentityMutations:
         guard=requires(Permission.USER_CREATE),
         returns="user",
         audited=AuditAction.USER_CREATE,
+    )
+    create_grant: CreateGrantPayload | None = mutation(
+        resolve_grants.create_grant,
+        guard=requires(Permission.GRANT_MANAGE, resource="input.scopeId"),
+        returns="grant",
+        audited=AuditAction.GRANT_CREATE,
+    )
+    revoke_grant: RevokeGrantPayload | None = mutation(
+        resolve_grants.revoke_grant,
+        guard=requires(Permission.GRANT_MANAGE, resource="input.id"),
+        returns="revoked_id",
+        audited=AuditAction.GRANT_REVOKE,
     )

@@ -1,10 +1,12 @@
 """Inputs about people, sessions and projects."""
 
+from datetime import datetime
 from enum import auto
 
 import strawberry
 from strawberry import UNSET
 
+from auth.permissions import Permission
 from db.vocabulary import OrderDirection, UserStatus, Word
 from resolvers.inputs.filters import DateTimeFilter, StringFilter, TagFilter, TagInput
 from resolvers.inputs.limits import limited, optional
@@ -84,6 +86,29 @@ class CreateUserInput:
     display_name: str | None = UNSET
     password: str | None = optional(sensitive=True)
     role_ids: list[strawberry.ID] | None = UNSET
+
+
+@strawberry.input(one_of=True)
+class GrantWhatInput:
+    role_id: strawberry.ID | None = UNSET
+    permissions: list[Permission] | None = UNSET
+
+
+@strawberry.input
+class CreateGrantInput:
+    principal_id: strawberry.ID
+    what: GrantWhatInput
+    scope_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="A project, a dataset, a run, a model; left out: everywhere."
+    )
+    expires_at: datetime | None = UNSET
+    reason: str | None = UNSET
+
+
+@strawberry.input
+class RevokeGrantInput:
+    id: strawberry.ID
+    reason: str | None = UNSET
 
 
 @strawberry.input

@@ -112,12 +112,14 @@ async def delete_dataset(session: Session, actor: Principal, *, id: str) -> Data
     versions = await datasets.lock_versions(session, dataset.id)
     users = await runs.unfinished_on_dataset(session, dataset.id)
     if users:
-        shown = ", ".join(repr(run.name) for run in users[:5]) + (" and others" if users[5:] else "")
+        in_sight = await runs.by_ids(session, [run.id for run in users])
+        named = [run for run in users if run.id in in_sight]
+        shown = [repr(run.name) for run in named[:5]] + (["others"] if named[5:] or len(named) < len(users) else [])
         raise Refused(
             InUse(
-                message=f"Runs that are not over use this dataset: {shown}. Cancel them, or wait for their end.",
+                message=f"Runs that are not over use this dataset: {', '.join(shown)}. Cancel them, or wait for their end.",
                 path=("input", "id"),
-                dependents=users,
+                dependents=named,
             )
         )
     kept = {version.upload_key for version in versions} | {version.data_key for version in versions}

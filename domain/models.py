@@ -171,8 +171,15 @@ async def delete_model(session: Session, actor: Principal, *, id: str) -> Model:
     waiting = await queries.waiting_to_register(session, model.id, limit=NAMED_DEPENDENTS)
     if held or waiting:
         reasons = [f"the alias {alias.name!r} points at version {held[alias.version_id].number}" for alias in aliases]
-        reasons += [f"the run {run.name!r} is to register its model here" for run in waiting]
-        dependents = [*sorted(held.values(), key=lambda version: version.number), *waiting]
+        in_sight = await runs.by_ids(session, [run.id for run in waiting])
+        reasons += [
+            f"the run {run.name!r} is to register its model here"
+            if run.id in in_sight
+            else "a run is to register its model here"
+            for run in waiting
+        ]
+        named = [run for run in waiting if run.id in in_sight]
+        dependents = [*sorted(held.values(), key=lambda version: version.number), *named]
         message = f"This model is in use: {'; '.join(reasons[:NAMED_DEPENDENTS])}."
         raise Refused(InUse(message=message, path=("input", "id"), dependents=dependents[:NAMED_DEPENDENTS]))
     await queries.remove(session, model.id)

@@ -114,10 +114,12 @@ async def delete_dataset(session: Session, actor: Principal, *, id: str) -> Data
     if users:
         in_sight = await runs.by_ids(session, [run.id for run in users])
         named = [run for run in users if run.id in in_sight]
-        shown = [repr(run.name) for run in named[:5]] + (["others"] if named[5:] or len(named) < len(users) else [])
+        more = len(named) > 5 or len(named) < len(users)
+        shown = ", ".join(repr(run.name) for run in named[:5]) + (" and others" if named and more else "")
         raise Refused(
             InUse(
-                message=f"Runs that are not over use this dataset: {', '.join(shown)}. Cancel them, or wait for their end.",
+                message=f"Runs that are not over use this dataset{': ' if shown else ''}{shown}. "
+                "Cancel them, or wait for their end.",
                 path=("input", "id"),
                 dependents=named,
             )

@@ -16,6 +16,7 @@ from db.tables import grants, model_aliases
 from domain.datasets import create_dataset
 from domain.models import create_model
 from domain.projects import create_project
+from tests.at_work import queued_run
 
 SEEN = """
 {
@@ -29,6 +30,11 @@ SEEN = """
 NODE = "query ($id: ID!) { node(id: $id) { __typename id } }"
 CREATE = """
 mutation ($input: CreateDatasetInput!) { createDataset(input: $input) { dataset { name } errors { __typename code } } }
+"""
+DELETE = """
+mutation ($input: DeleteDatasetInput!) {
+  deleteDataset(input: $input) { errors { code message ... on InUseError { dependents { id } } } }
+}
 """
 ALIAS = """
 mutation ($input: SetModelAliasInput!) { setModelAlias(input: $input) { errors { __typename code path } } }
@@ -177,6 +183,29 @@ async def test_a_reference_out_of_sight_reads_as_one_to_nothing(execute, granted
     assert [error["extensions"]["code"] for error in other["errors"]] == ["FORBIDDEN"]
     async with db.reading() as session:
         assert await session.scalar(select(func.count()).select_from(model_aliases)) == 0
+
+
+async def test_a_refusal_does_not_name_what_is_out_of_sight(execute, admin, project, db, store, tmp_path):
+    await queued_run(db, store, execute, admin, project, tmp_path, rounds=5, repeat=1)
+    async with db.reading() as session:
+        dataset = await session.scalar(select(dataset_table.c.id))
+    cleaner = Principal.of(
+        admin.user_id,
+        admin.session_id,
+        [HeldGrant(new_id(), frozenset({Permission.DATASET_READ, Permission.DATASET_DELETE}), project.id)],
+    )
+
+    refused = await execute(DELETE, principal=cleaner, input={"id": global_id(Kind.DATASET, dataset)})
+
+    assert refused["data"]["deleteDataset"]["errors"] == [
+        {
+            "code": "IN_USE",
+            "message": "Runs that are not over use this dataset. Cancel them, or wait for their end.",
+            "dependents": [],
+        }
+    ]
+    async with db.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(dataset_table)) == 1
 
 
 async def test_a_grant_that_is_over_gives_nothing(execute, granted, two):

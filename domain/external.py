@@ -68,7 +68,7 @@ async def report(
         )
     checked_text(phase, "input", "phase", max_length=MAX_PHASE)
     checked_text(message, "input", "message")
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     if run.status in FINAL:
         return await _after_the_end(session, run, status)
     who = user_actor(actor.user_id)
@@ -94,7 +94,7 @@ async def append_lines(
     Raises `Refused`.
     """
     checked_text(batch_id, "input", "batchId", max_length=MAX_BATCH_ID)
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     if batch_id is not None:
         before = await runs.batch_of_lines(session, run.id, batch_id)
         if before is not None:
@@ -142,7 +142,7 @@ async def give_up_silent(session: Session, run_id: UUID) -> None:
         await move(session, run, Status.LOST, actor=WORKER, reason=message)
 
 
-async def _locked(session: Session, actor: Principal, id: str) -> Held:
+async def _locked(session: Session, id: str) -> Held:
     key = key_of(id, Kind.RUN)
     run = await runs.lock(session, key) if key is not None else None
     if run is None:

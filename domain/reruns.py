@@ -7,7 +7,6 @@ from uuid import UUID
 
 import structlog
 
-from auth.permissions import Permission
 from auth.principals import Principal
 from db import models, runs
 from db.database import Session
@@ -42,7 +41,7 @@ async def update_run(
     """Another name or description, in whatever state the run is; None leaves one as it is. Raises `Refused`."""
     checked_text(name, "input", "name", max_length=MAX_NAME)
     checked_text(description, "input", "description")
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     now = (await runs.by_ids(session, [run.id]))[run.id]
     if expected_revision is not None and expected_revision != now.revision:
         raise Refused(
@@ -76,7 +75,7 @@ async def retry_run(session: Session, actor: Principal, *, id: str, resume: bool
 
     It goes on from its last checkpoint, if it has one; without `resume` it starts over. Raises `Refused`.
     """
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     if run.spec["algorithm"] == Algorithm.EXTERNAL:
         message = "A run that is trained outside is tried again by its script; clone it for a new one."
         raise Refused(Invalid(message=message, path=("input", "id")))
@@ -132,7 +131,7 @@ async def clone_run(
     known = await recall(session, actor, "cloneTrainingRun", idempotency_key, told)
     if known is not None:
         return (await runs.by_ids(session, [known]))[known]
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     was = (await runs.by_ids(session, [run.id]))[run.id]
     spec: Json = run.spec | {"params": _laid_over(run, params or {})}
     if num_rounds is not None:
@@ -182,7 +181,7 @@ async def delete_run(session: Session, actor: Principal, *, id: str) -> Training
 
     Raises `Refused` when it is at work, or when a model version or another run was made from it.
     """
-    run = await _locked(session, actor, id)
+    run = await _locked(session, id)
     if run.status not in FINAL:
         raise Refused(
             InvalidState(
@@ -195,9 +194,10 @@ async def delete_run(session: Session, actor: Principal, *, id: str) -> Training
     versions = (await models.versions_of_runs(session, [run.id]))[run.id]
     children = await runs.children(session, run.id)
     if versions or children:
-        shown = versions if actor.may(Permission.MODEL_READ) else []
+        shown = await models.versions_by_ids(session, [version.id for version in versions])
+        named = await runs.by_ids(session, [child.id for child in children])
         message = "Model versions or other runs were made from this run. Delete them first."
-        raise Refused(InUse(message=message, path=("input", "id"), dependents=[*shown, *children]))
+        raise Refused(InUse(message=message, path=("input", "id"), dependents=[*shown.values(), *named.values()]))
     row = (await runs.by_ids(session, [run.id]))[run.id]
     await runs.delete(session, run.id)
     session.topics.update((ALL_RUNS, run_topic(run.id)))
@@ -212,8 +212,8 @@ async def delete_files(store: ObjectStore, run_id: UUID) -> None:
         _log.warning("files of a deleted run stay in the store", run=run_id.hex, error=str(error))
 
 
-async def _locked(session: Session, actor: Principal, id: str) -> Held:
-    key = key_of(id, Kind.RUN) if actor.may(Permission.RUN_READ) else None
+async def _locked(session: Session, id: str) -> Held:
+    key = key_of(id, Kind.RUN)
     run = await runs.lock(session, key) if key is not None else None
     if run is None:
         raise Refused(not_found("training run", id, "input", "id"))

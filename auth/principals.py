@@ -6,6 +6,7 @@ Guards ask it with `Principal.may`, lists and look-ups with `Principal.reach` (`
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -31,6 +32,7 @@ class HeldGrant:
     permissions: frozenset[Permission]
     project_id: UUID | None = None
     resource_id: UUID | None = None
+    expires_at: datetime | None = None
 
     def covers(self, place: Place) -> bool:
         if self.resource_id is not None:
@@ -50,16 +52,10 @@ class Reach(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Principal:
-    """Who calls: a signed-in user, the session that user came by, and the grants in force now."""
+class Rights:
+    """The grants in force of a user or a team, and what they allow where."""
 
-    user_id: UUID
-    session_id: UUID
     grants: tuple[HeldGrant, ...]
-
-    @classmethod
-    def of(cls, user_id: UUID, session_id: UUID, grants: Iterable[HeldGrant]) -> "Principal":
-        return cls(user_id, session_id, tuple(grants))
 
     @cached_property
     def permissions(self) -> frozenset[Permission]:
@@ -81,6 +77,21 @@ class Principal:
         """Everywhere a permission to see something is held."""
         return _reach(grant for grant in self.grants if permission in grant.permissions)
 
+    def _holds(self, permission: Permission, place: Place) -> bool:
+        return any(permission in grant.permissions and grant.covers(place) for grant in self.grants)
+
+
+@dataclass(frozen=True)
+class Principal(Rights):
+    """Who calls: a signed-in user, the session that user came by, and the grants in force now."""
+
+    user_id: UUID
+    session_id: UUID
+
+    @classmethod
+    def of(cls, user_id: UUID, session_id: UUID, grants: Iterable[HeldGrant]) -> "Principal":
+        return cls(tuple(grants), user_id, session_id)
+
     @cached_property
     def sight(self) -> Mapping[str, Any]:
         """What the caller may see, as the parameters of the conditions in `db.sight`."""
@@ -89,12 +100,12 @@ class Principal:
             parameters |= sight_of(permission, self.reach(permission))
         inside = [grant for grant in self.grants if not grant.permissions.isdisjoint(SHOWS_PROJECT)]
         projects = tuple({grant.project_id for grant in inside if grant.project_id is not None})
-        return parameters | sight_of(INSIDE, Reach(any(grant.project_id is None for grant in inside), projects))
-
-    def _holds(self, permission: Permission, place: Place) -> bool:
-        return any(permission in grant.permissions and grant.covers(place) for grant in self.grants)
+        parameters |= sight_of(INSIDE, Reach(any(grant.project_id is None for grant in inside), projects))
+        return parameters | {READER: self.user_id}
 
 
+READER = "reader"
+"""The name of the parameter that is the reader's own key."""
 INSIDE = "INSIDE"
 """Stands for any permission that shows something inside of a project, and with it that the project is there."""
 
@@ -120,7 +131,7 @@ def _sight(reach: Reach) -> Mapping[str, Any]:
     parameters: dict[str, Any] = {}
     for permission in (*sorted(READS), INSIDE):
         parameters |= sight_of(permission, reach)
-    return parameters
+    return parameters | {READER: None}
 
 
 ALL_SIGHT = _sight(Reach(everywhere=True))

@@ -7,14 +7,32 @@ from uuid import UUID
 from auth.permissions import Permission
 from auth.principals import Place
 from dataloaders.batching import Loader, Reads, many, one, paged
-from db import access, audit, datasets, events, metrics, models, places, predictions, projects, runs, uploads, users
+from db import (
+    access,
+    audit,
+    datasets,
+    events,
+    grants,
+    metrics,
+    models,
+    places,
+    predictions,
+    projects,
+    runs,
+    teams,
+    uploads,
+    users,
+)
 from db.ids import Identity, Kind, identify
-from db.rows import Event, Grant, Session, SystemActor, User
+from db.rows import Event, Grant, Session, SystemActor, Team, User
 from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
 role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
-grant = one(access.grants_in_sight, reads=Permission.GRANT_READ)
+grant = one(grants.visible_by_ids, reads=Permission.GRANT_READ)
+team = one(teams.by_ids, reads=None)
+teams_of_user = many(teams.of_users, reads=None)
+members_of_team = paged(teams.members_of_teams, reads=None)
 audit_event = one(audit.by_ids, reads=Permission.AUDIT_READ)
 audit_events_of_user = paged(audit.of_users, reads=Permission.AUDIT_READ)
 project = one(projects.by_ids, reads=Permission.PROJECT_READ)
@@ -73,6 +91,20 @@ async def _actors(context: Reads, keys: Sequence[str], _: object) -> Mapping[str
     return found
 
 
+async def _principals(context: Reads, keys: Sequence[Identity], _: object) -> Mapping[Identity, User | Team]:
+    """Users and teams as holders of grants: there for everybody who sees the grant."""
+    people = [key for kind, key in keys if kind is Kind.USER]
+    groups = [key for kind, key in keys if kind is Kind.TEAM]
+    async with context.db.reading() as session:
+        known_people = await users.by_ids(session, people) if people else {}
+        known_groups = await teams.principals_by_ids(session, groups) if groups else {}
+    found: dict[Identity, User | Team] = {Identity(Kind.USER, key): row for key, row in known_people.items()}
+    return found | {Identity(Kind.TEAM, key): row for key, row in known_groups.items()}
+
+
+principal = Loader(_principals, lambda: None, None)
+
+
 async def _sessions(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, Session]:
     """One's own, and everybody's for holders of SESSION_MANAGE."""
     caller = context.principal
@@ -102,11 +134,11 @@ async def _grant_lists(
     context: Reads, keys: Sequence[tuple[UUID, ...]], _: object
 ) -> Mapping[tuple[UUID, ...], list[Grant]]:
     async with context.db.reading() as session:
-        known = await access.grants_by_ids(session, list({id for ids in keys for id in ids}))
+        known = await grants.by_ids(session, list({id for ids in keys for id in ids}))
     return {ids: [known[id] for id in ids if id in known] for ids in keys}
 
 
-grants = Loader(_grant_lists, list, None)
+deciding_grants = Loader(_grant_lists, list, None)
 """Grants that decided something: whoever decides names them only to those who may read them."""
 
 

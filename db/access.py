@@ -1,53 +1,38 @@
-"""Queries on who may do what: sessions, refresh tokens, roles, grants, and the principal they add up to."""
+"""Queries on who may do what: sessions, refresh tokens, roles, and the principal that these and grants add up to."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    Text,
-    Uuid,
-    and_,
-    any_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, insert, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from auth.permissions import BUILT_IN_ROLES, Permission
-from auth.principals import HeldGrant, Place, Principal
+from auth.permissions import BUILT_IN_ROLES
+from auth.principals import Principal
 from db.database import Prepared, Session
 from db.forgetting import forgetting
+from db.grants import CALLERS, held, held_by
 from db.ids import new_id
 from db.paging import Order, Page, PageArgs, page, pages
-from db.rows import Grant, Role, columns
+from db.rows import Role, columns
 from db.rows import Session as SessionRow
-from db.sight import in_sight
-from db.tables import grants, refresh_tokens, roles, sessions, users
-from db.vocabulary import GrantScopeType, UserStatus
+from db.tables import refresh_tokens, roles, sessions, users
+from db.vocabulary import UserStatus
 
-_IN_FORCE = or_(grants.c.expires_at.is_(None), grants.c.expires_at > func.clock_timestamp())
+_HELD = held_by(bindparam("user", type_=Uuid))
 _PRINCIPAL = Prepared(
     select(
-        grants.c.id,
-        func.coalesce(roles.c.permissions, grants.c.permissions),
-        grants.c.project_id,
-        grants.c.resource_id,
+        _HELD.c.id,
+        func.coalesce(roles.c.permissions, _HELD.c.permissions),
+        _HELD.c.project_id,
+        _HELD.c.resource_id,
+        _HELD.c.expires_at,
     )
     .select_from(
         sessions.join(users, users.c.id == sessions.c.user_id)
-        .outerjoin(grants, (grants.c.user_id == users.c.id) & _IN_FORCE)
-        .outerjoin(roles, roles.c.id == grants.c.role_id)
+        .outerjoin(_HELD, true())
+        .outerjoin(roles, roles.c.id == _HELD.c.role_id)
     )
     .where(
         sessions.c.id == bindparam("session"),
@@ -57,8 +42,6 @@ _PRINCIPAL = Prepared(
         sessions.c.expires_at > func.clock_timestamp(),
     )
 )
-CALLERS = "callers"
-"""The topic that rings when sessions end."""
 _SESSIONS = Prepared(
     select(*columns(SessionRow, sessions)).where(sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 )
@@ -75,11 +58,6 @@ _STILL_OPEN = Prepared(
 _NEWEST_FIRST = Order.by("CREATED_AT", sessions.c.created_at, sessions.c.id, descending=True)
 _ROLE = columns(Role, roles)
 _ROLES = Prepared(select(*_ROLE).where(roles.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
-_GRANT_IDS = grants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-_GRANTS = Prepared(select(*columns(Grant, grants)).where(_GRANT_IDS))
-_GRANTS_IN_SIGHT = Prepared(
-    select(*columns(Grant, grants)).where(_GRANT_IDS, in_sight(Permission.GRANT_READ, grants.c.project_id))
-)
 _BY_NAME = Order.by("NAME", roles.c.name, roles.c.id)
 
 
@@ -99,12 +77,7 @@ async def principal(session: Session, *, session_id: UUID, user_id: UUID) -> Pri
     found = await session.records(_PRINCIPAL, session=session_id, user=user_id)
     if not found:
         return None
-    held = [
-        HeldGrant(id, _permissions(tuple(names)), project_id, resource_id)
-        for id, names, project_id, resource_id in found
-        if id is not None
-    ]
-    return Principal.of(user_id, session_id, held)
+    return Principal.of(user_id, session_id, held(found))
 
 
 async def open_session(
@@ -225,86 +198,6 @@ async def roles_listed(session: Session, args: PageArgs) -> Page[Role]:
     return await page(session, Role, select(*_ROLE), _BY_NAME, args)
 
 
-async def grants_in_sight(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
-    return {grant.id: grant for grant in await session.all(Grant, _GRANTS_IN_SIGHT, ids=list(ids))}
-
-
-async def grants_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
-    return {grant.id: grant for grant in await session.all(Grant, _GRANTS, ids=list(ids))}
-
-
-async def insert_grant(
-    session: Session,
-    *,
-    user_id: UUID,
-    role_id: UUID | None,
-    permissions: Sequence[Permission],
-    place: Place,
-    resource_kind: str | None,
-    expires_at: datetime | None,
-    reason: str | None,
-    created_by: UUID,
-) -> Grant:
-    """A grant at a place. The same role everywhere and for good is given once, whoever asks how often."""
-    scope = GrantScopeType.GLOBAL
-    if place.project_id is not None:
-        scope = GrantScopeType.PROJECT if place.resource_id is None else GrantScopeType.RESOURCE
-    made = upsert(grants).values(
-        id=new_id(),
-        user_id=user_id,
-        role_id=role_id,
-        permissions=literal([str(permission) for permission in permissions], ARRAY(Text)),
-        scope=scope,
-        project_id=place.project_id,
-        resource_id=place.resource_id,
-        resource_kind=resource_kind,
-        expires_at=expires_at,
-        reason=reason,
-        created_by=created_by,
-    )
-    for_good = and_(grants.c.scope == text("'GLOBAL'"), grants.c.role_id.is_not(None), grants.c.expires_at.is_(None))
-    grant = await session.first(
-        Grant,
-        made.on_conflict_do_update(
-            index_elements=[grants.c.user_id, grants.c.role_id],
-            index_where=for_good,
-            set_={"user_id": made.excluded.user_id},
-        ).returning(*columns(Grant, grants)),
-    )
-    assert grant is not None
-    return grant
-
-
-async def delete_grant(session: Session, id: UUID) -> Grant | None:
-    return await session.first(Grant, delete(grants).where(grants.c.id == id).returning(*columns(Grant, grants)))
-
-
-async def lock_administration(session: Session, role: str) -> int:
-    """How many active users hold a role everywhere and for good; whoever asks next waits for this transaction."""
-    await session.run(select(roles.c.id).where(roles.c.name == role).with_for_update())
-    holders = (
-        select(func.count())
-        .select_from(grants.join(roles, roles.c.id == grants.c.role_id).join(users, users.c.id == grants.c.user_id))
-        .where(
-            roles.c.name == role,
-            users.c.status == UserStatus.ACTIVE.value,
-            grants.c.scope == GrantScopeType.GLOBAL.value,
-            grants.c.expires_at.is_(None),
-        )
-    )
-    found: int = await session.scalar(holders)
-    return found
-
-
-async def grant_role(session: Session, *, user_id: UUID, role_id: UUID, created_by: UUID | None) -> None:
-    """Give a user a role everywhere; giving it twice is giving it once."""
-    await session.run(
-        upsert(grants)
-        .values(id=new_id(), user_id=user_id, role_id=role_id, scope=GrantScopeType.GLOBAL, created_by=created_by)
-        .on_conflict_do_nothing()
-    )
-
-
 async def keep_built_in_roles(session: Session) -> None:
     """Bring the built-in roles to what this version says they are."""
     for role in BUILT_IN_ROLES:
@@ -323,8 +216,3 @@ async def keep_built_in_roles(session: Session) -> None:
                 where=roles.c.built_in,
             )
         )
-
-
-@lru_cache(maxsize=1024)
-def _permissions(names: tuple[str, ...]) -> frozenset[Permission]:
-    return frozenset(Permission(name) for name in names)

@@ -18,6 +18,7 @@ class Kind(StrEnum):
     """The types that have a global ID, by the prefix they carry."""
 
     USER = "user"
+    TEAM = "team"
     ROLE = "role"
     GRANT = "grant"
     PROJECT = "project"

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause
 
+from db.ids import Identity, Kind
+
 Json = dict[str, Any]
 Tags = list[dict[str, str]]
 
@@ -36,6 +38,14 @@ class User(NamedTuple):
     revision: int
 
 
+class Team(NamedTuple):
+    id: UUID
+    name: str
+    description: str | None
+    created_at: datetime
+    revision: int
+
+
 class Session(NamedTuple):
     id: UUID
     user_id: UUID
@@ -59,8 +69,11 @@ class Role(NamedTuple):
 
 
 class Grant(NamedTuple):
+    """A grant of a user or of a team."""
+
     id: UUID
-    user_id: UUID
+    user_id: UUID | None
+    team_id: UUID | None
     role_id: UUID | None
     permissions: list[str]
     scope: str
@@ -71,6 +84,13 @@ class Grant(NamedTuple):
     reason: str | None
     created_at: datetime
     created_by: UUID | None
+
+    @property
+    def principal(self) -> Identity:
+        if self.user_id is not None:
+            return Identity(Kind.USER, self.user_id)
+        assert self.team_id is not None
+        return Identity(Kind.TEAM, self.team_id)
 
     @property
     def resource(self) -> str | None:

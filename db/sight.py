@@ -12,8 +12,8 @@ from sqlalchemy import ARRAY, Boolean, ColumnElement, Uuid, any_, bindparam, exi
 from sqlalchemy.sql.selectable import FromClause
 
 from auth.permissions import Permission
-from auth.principals import INSIDE
-from db.tables import dataset_versions, datasets, model_versions, models, projects, training_runs
+from auth.principals import INSIDE, READER
+from db.tables import dataset_versions, datasets, model_versions, models, projects, team_members, training_runs
 
 _NAMES: dict[str, tuple[Any, Any, Any]] = {}
 
@@ -36,6 +36,17 @@ def in_sight(
     everywhere, in_projects, on_resources = _parameters(permission)
     conditions = [everywhere, project == any_(in_projects)]
     return or_(*conditions) if resource is None else or_(*conditions, resource == any_(on_resources))
+
+
+def team_in_sight(team_id: ColumnElement[UUID]) -> ColumnElement[bool]:
+    """Teams: all of them for those who may read users, and for each reader the own ones."""
+    member = team_members.alias()
+    own = (
+        exists(select(true()).select_from(member))
+        .where(member.c.team_id == team_id, member.c.user_id == bindparam(READER, type_=Uuid))
+        .correlate_except(member)
+    )
+    return or_(_parameters(Permission.USER_READ)[0], own)
 
 
 def project_in_sight() -> ColumnElement[bool]:

@@ -148,11 +148,31 @@ roles = Table(
     _revision(),
 )
 
+teams = Table(
+    "teams",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False, unique=True),
+    Column("description", Text),
+    _at("created_at"),
+    _revision(),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team_id", Uuid, ForeignKey("teams.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    _at("added_at"),
+    Index("team_members_user_id_idx", "user_id"),
+)
+
 grants = Table(
     "grants",
     metadata,
     _id(),
-    _of("users"),
+    _of("users", nullable=True),
+    _of("teams", nullable=True),
     _of("roles", nullable=True),
     Column("permissions", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     _word("scope", vocabulary.GrantScopeType),
@@ -168,6 +188,7 @@ grants = Table(
         " AND (resource_id IS NULL) = (resource_kind IS NULL)",
         name="place",
     ),
+    CheckConstraint("(user_id IS NULL) <> (team_id IS NULL)", name="principal"),
     Index(
         "grants_role_everywhere_key",
         "user_id",
@@ -175,7 +196,17 @@ grants = Table(
         unique=True,
         postgresql_where=text("scope = 'GLOBAL' AND role_id IS NOT NULL AND expires_at IS NULL"),
     ),
+    Index(
+        "grants_team_role_everywhere_key",
+        "team_id",
+        "role_id",
+        unique=True,
+        postgresql_where=text("scope = 'GLOBAL' AND role_id IS NOT NULL AND expires_at IS NULL"),
+    ),
     Index("grants_user_id_idx", "user_id"),
+    Index("grants_team_id_idx", "team_id"),
+    Index("grants_role_id_idx", "role_id"),
+    Index("grants_created_at_id_idx", "created_at", "id"),
     Index("grants_project_id_idx", "project_id"),
 )
 

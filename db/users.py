@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, literal, or_, select, update
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, exists, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.conditions import instant, one_of, words
 from db.database import Prepared, Session
-from db.ids import new_id
+from db.ids import Kind, key_of, new_id
 from db.paging import Order, Page, PageArgs, page
 from db.rows import User, columns
-from db.tables import users
+from db.tables import team_members, users
 from db.vocabulary import UserStatus
 
 _ROW = columns(User, users)
@@ -72,6 +72,11 @@ async def listed(session: Session, args: PageArgs) -> Page[User]:
         )
         if wanted.statuses is not None:
             statement = statement.where(one_of(users.c.status, wanted.statuses))
+        if wanted.team_id is not None:
+            member = exists(select(true()).select_from(team_members)).where(
+                team_members.c.user_id == users.c.id, team_members.c.team_id == key_of(wanted.team_id, Kind.TEAM)
+            )
+            statement = statement.where(member)
         if wanted.search is not None:
             near = f"%{wanted.search}%"
             statement = statement.where(

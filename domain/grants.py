@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from auth.permissions import ADMINISTRATOR, Permission
+from auth.permissions import Permission
 from auth.principals import EVERYWHERE, Place, Principal
-from db import access, places, users
+from db import access, grants, places, teams, users
 from db.database import Session
 from db.ids import Identity, Kind, global_id, identify, key_of
 from db.rows import Grant
 from db.vocabulary import EventType
+from domain.administration import an_administrator_stays, not_held
 from domain.refusals import ErrorCode, Invalid, Refusal, Refused, not_found
 from domain.texts import checked_text
 from events.log import publish, user_actor
@@ -28,15 +29,15 @@ async def create_grant(
     expires_at: datetime | None,
     reason: str | None,
 ) -> Grant:
-    """Give a user a role, or single permissions: everywhere, in a project, or on one dataset, run or model.
+    """Give a user or a team a role, or single permissions: everywhere, in a project, or on one dataset, run or model.
 
     Raises `Refused`. Nobody gives away what is not theirs at that place.
     """
     checked_text(reason, "input", "reason")
     refusals: list[Refusal] = []
-    user_id = key_of(principal_id, Kind.USER)
-    if user_id is None or user_id not in await users.by_ids(session, [user_id]):
-        refusals.append(not_found("user", principal_id, "input", "principalId"))
+    principal = await _holder(session, principal_id)
+    if principal is None:
+        refusals.append(not_found("user or team", principal_id, "input", "principalId"))
     scope = None if scope_id is None else identify(scope_id)
     place: Place | None = EVERYWHERE
     if scope_id is not None:
@@ -49,25 +50,25 @@ async def create_grant(
         )
     path = ("input", "what", "permissions" if role_id is None else "roleId")
     role_key = None if role_id is None else key_of(role_id, Kind.ROLE)
-    given = set(permissions or ())
+    given = {str(permission) for permission in permissions or ()}
     if role_id is not None:
         role = (await access.roles_by_ids(session, [role_key])).get(role_key) if role_key is not None else None
         if role is None:
             refusals.append(not_found("role", role_id, *path))
         else:
-            given = {Permission(name) for name in role.permissions}
+            given = set(role.permissions)
     elif not given:
         refusals.append(Invalid(code=ErrorCode.REQUIRED, message="Name at least one permission.", path=path))
     if place is not None:
-        lacking = sorted(permission for permission in given if not actor.may(permission, place))
+        lacking = not_held(actor, given, place)
         if lacking:
             message = f"You do not hold {', '.join(lacking)} there yourself."
             refusals.append(Invalid(message=message, path=path))
-    if refusals or user_id is None or place is None:
+    if refusals or principal is None or place is None:
         raise Refused(*refusals)
-    grant = await access.insert_grant(
+    grant = await grants.insert_grant(
         session,
-        user_id=user_id,
+        principal=principal,
         role_id=role_key,
         permissions=sorted(permissions or ()),
         place=place,
@@ -87,16 +88,22 @@ async def revoke_grant(session: Session, actor: Principal, *, id: str) -> str:
     Raises `Refused` when there is no such grant, or nobody would administer the installation any more.
     """
     key = key_of(id, Kind.GRANT)
-    administrators = await access.lock_administration(session, ADMINISTRATOR)
-    grant = await access.delete_grant(session, key) if key is not None else None
+    async with an_administrator_stays(session, "input", "id"):
+        grant = await grants.delete_grant(session, key) if key is not None else None
     if grant is None:
         raise Refused(not_found("grant", id, "input", "id"))
-    if administrators and not await access.lock_administration(session, ADMINISTRATOR):
-        message = "This is the last grant that makes somebody an administrator for good. Make another one first."
-        raise Refused(Invalid(code=ErrorCode.LAST_ADMIN, message=message, path=("input", "id")))
     who = user_actor(actor.user_id)
     await publish(session, EventType.GRANT_REVOKED, grant.id, project_id=grant.project_id, actor=who)
     return global_id(Kind.GRANT, grant.id)
+
+
+async def _holder(session: Session, id: str) -> Identity | None:
+    """The user or team with this ID."""
+    identity = identify(id)
+    if identity is None or identity.kind not in (Kind.USER, Kind.TEAM):
+        return None
+    known = teams.principals_by_ids if identity.kind is Kind.TEAM else users.by_ids
+    return identity if await known(session, [identity.key]) else None
 
 
 async def _place(session: Session, scope: Identity | None) -> Place | None:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from auth import passwords
 from auth.permissions import ADMINISTRATOR
 from auth.principals import Principal
-from db import access, users
+from db import access, grants, users
 from db.database import Session
 from db.ids import Kind, key_of
 from db.rows import User
 from db.vocabulary import EventType
 from domain.refusals import AlreadyExists, ErrorCode, Invalid, Refusal, Refused, not_found
 from domain.sessions import digest_password
+from domain.teams import join, teams_to_join
 from events.log import publish, system_actor, user_actor
 
 
@@ -24,11 +25,12 @@ async def create_user(
     display_name: str | None,
     password: str | None,
     role_ids: Sequence[str],
+    team_ids: Sequence[str] = (),
 ) -> User:
-    """Make an account and give it roles everywhere.
+    """Make an account, give it roles everywhere and let it into teams.
 
-    Raises `Refused` when the name or address is taken, the password is weak, or a role is unknown. Nobody hands out
-    a right that is not their own.
+    Raises `Refused` when the name or address is taken, the password is weak, or a role or team is unknown. Nobody
+    hands out a right that is not their own.
     """
     refusals: list[Refusal] = []
     if "@" not in email or len(email) > 254:
@@ -44,6 +46,8 @@ async def create_user(
             refusals.append(not_found("role", text, *path))
         elif not set(known[key].permissions) <= actor.permissions:
             refusals.append(Invalid(message="This role holds permissions that you do not hold yourself.", path=path))
+    joined, unfit = await teams_to_join(session, actor, team_ids, "input", "teamIds")
+    refusals += unfit
     if refusals:
         raise Refused(*refusals)
 
@@ -62,8 +66,10 @@ async def create_user(
             )
         )
     for role in known.values():
-        await access.grant_role(session, user_id=user.id, role_id=role.id, created_by=actor.user_id)
+        await grants.grant_role(session, user_id=user.id, role_id=role.id, created_by=actor.user_id)
     await publish(session, EventType.USER_CREATED, user.id, project_id=None, actor=user_actor(actor.user_id))
+    for team in joined:
+        await join(session, actor, team, user.id)
     return user
 
 
@@ -90,7 +96,7 @@ async def create_administrator(session: Session, *, username: str, password: str
     role = await access.role_by_name(session, ADMINISTRATOR)
     if user is None or role is None:
         raise Refused(AlreadyExists(message=f"There is a user {username!r} already.", path=("input", "username")))
-    await access.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)
+    await grants.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)
     await publish(session, EventType.USER_CREATED, user.id, project_id=None, actor=system_actor("setup"))
     return user
 

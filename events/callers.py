@@ -13,8 +13,8 @@ from typing import Self
 from uuid import UUID
 
 from db import access
-from db.access import CALLERS
 from db.database import Database, DatabaseUnavailable
+from db.grants import CALLERS
 from events.wakeups import Bell, Wakeups
 
 

@@ -36,6 +36,7 @@ SUBJECTS: dict[EventType, Kind] = {
     EventType.MODEL_VERSION_CREATED: Kind.MODEL_VERSION,
     EventType.MODEL_ALIAS_CHANGED: Kind.MODEL,
     EventType.USER_CREATED: Kind.USER,
+    EventType.USER_UPDATED: Kind.USER,
     EventType.SESSION_REVOKED: Kind.USER,
     EventType.GRANT_CREATED: Kind.GRANT,
     EventType.GRANT_REVOKED: Kind.GRANT,

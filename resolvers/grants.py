@@ -3,7 +3,7 @@
 from db.rows import Grant
 from domain import grants
 from resolvers.context import Info
-from resolvers.inputs.identity import CreateGrantInput, RevokeGrantInput
+from resolvers.inputs.grants import CreateGrantInput, RevokeGrantInput
 
 
 async def create_grant(info: Info, input: CreateGrantInput) -> Grant:

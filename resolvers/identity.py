@@ -172,6 +172,7 @@ async def create_user(info: Info, input: CreateUserInput) -> User:
             display_name=input.display_name,
             password=input.password,
             role_ids=input.role_ids or [],
+            team_ids=input.team_ids or [],
         )
 
 

@@ -15,6 +15,7 @@ from resolvers.inputs.limits import argument
 
 LOADERS: dict[Kind, Loader] = {
     Kind.USER: loaders.user,
+    Kind.TEAM: loaders.team,
     Kind.ROLE: loaders.role,
     Kind.GRANT: loaders.grant,
     Kind.PROJECT: loaders.project,

@@ -18,6 +18,7 @@ from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
 from schema.external import ExternalRunMutations
 from schema.fields import value_of
+from schema.grants import GrantMutations, GrantQueries
 from schema.identity import IdentityMutations, IdentityQueries
 from schema.measuring import Measured
 from schema.metrics import MetricMutations, MetricQueries, MetricSubscriptions
@@ -32,6 +33,7 @@ from schema.training import TrainingMutations, TrainingQueries, TrainingSubscrip
 QUERIES: tuple[type, ...] = (
     ServiceQueries,
     IdentityQueries,
+    GrantQueries,
     ProjectQueries,
     DatasetQueries,
     ModelQueries,
@@ -42,6 +44,7 @@ QUERIES: tuple[type, ...] = (
 )
 MUTATIONS: tuple[type, ...] = (
     IdentityMutations,
+    GrantMutations,
     ProjectMutations,
     DatasetMutations,
     ModelMutations,

@@ -1,4 +1,4 @@
-"""People, roles, the grants they hold, and the caller."""
+"""People, their teams, and the caller."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +10,14 @@ from auth.principals import Principal as Caller
 from dataloaders import loaders
 from db import rows
 from db.ids import Kind
-from db.vocabulary import AuditAction, GrantScopeType, UserStatus
+from db.vocabulary import AuditAction, UserStatus
 from domain import sessions
-from domain.decisions import Decision
-from resolvers import grants as resolve_grants
 from resolvers import identity as resolve
-from resolvers import nodes
 from resolvers import projects as resolve_projects
 from resolvers import service as resolve_service
+from resolvers import teams as resolve_teams
 from resolvers.inputs.limits import Sensitive
-from resolvers.paging import first_args
+from resolvers.paging import first_args, page_args
 from schema.access import public, requires, viewer
 from schema.audit import AuditEvent
 from schema.directives import PAGED
@@ -28,6 +26,7 @@ from schema.nodes import Connection, Node, UncountedConnection
 from schema.refusals import UserError
 
 if TYPE_CHECKING:
+    from schema.grants import PermissionDecision
     from schema.projects import Project
     from schema.service import RateLimit
 
@@ -49,6 +48,7 @@ class User(Node):
     created_at: datetime
     updated_at: datetime
     revision: int
+    teams: list[Annotated["Team", strawberry.lazy("schema.identity")]] = relation(loaders.teams_of_user, by="id")
     sessions: Connection[Annotated["Session", strawberry.lazy("schema.identity")]] | None = relation(
         loaders.sessions_of_user,
         by="id",
@@ -59,6 +59,17 @@ class User(Node):
         loaders.audit_events_of_user, by="id", args=first_args, guard=requires(Permission.AUDIT_READ)
     )
     is_type_of = shows(rows.User)
+
+
+@strawberry.type(description="A group of users that can hold grants.")
+class Team(Node):
+    id: strawberry.ID = identity(Kind.TEAM)
+    name: str
+    description: str | None
+    members: Connection[User] = relation(loaders.members_of_team, by="id", args=page_args, directives=[PAGED])
+    created_at: datetime
+    revision: int
+    is_type_of = shows(rows.Team)
 
 
 @strawberry.type
@@ -76,56 +87,7 @@ class Session(Node):
 
 
 Actor = Annotated[User | SystemActor, strawberry.union("Actor", description="Who did something.")]
-Principal = Annotated[User, strawberry.union("Principal", description="Who can hold a grant.")]
-
-
-@strawberry.type
-class Role(Node):
-    id: strawberry.ID = identity(Kind.ROLE)
-    name: str
-    description: str | None
-    built_in: bool = strawberry.field(
-        description="Built-in roles (Administrator, Maintainer, Data Scientist, Operator, Viewer) cannot be edited, "
-        "only copied."
-    )
-    permissions: list[Permission]
-    created_at: datetime
-    updated_at: datetime
-    revision: int
-    is_type_of = shows(rows.Role)
-
-
-@strawberry.type(description="A principal holds a role, or single permissions, somewhere, perhaps for a while.")
-class Grant(Node):
-    id: strawberry.ID = identity(Kind.GRANT)
-    principal: Principal = relation(loaders.user, by="user_id")
-    role: Role | None = relation(loaders.role, by="role_id")
-    permissions: list[Permission]
-    scope: GrantScopeType
-    project: Annotated["Project", strawberry.lazy("schema.projects")] | None = relation(
-        loaders.project, by="project_id"
-    )
-    resource: Node | None = relation(
-        nodes.subject, by="resource", description="Set when scope is RESOURCE: a dataset, a run, a model."
-    )
-    expires_at: datetime | None
-    reason: str | None
-    created_at: datetime
-    created_by: Actor | None = relation(loaders.user, by="created_by")
-    is_type_of = shows(rows.Grant)
-
-
-@strawberry.type(description="The answer to «may I, and why».")
-class PermissionDecision:
-    permission: Permission
-    allowed: bool
-    reason: str = strawberry.field(description="One sentence fit to show next to a disabled button.")
-    decided_by: list[Grant] = relation(
-        loaders.grants,
-        by="deciding",
-        description="The grants that decided it; empty when the caller may not read grants.",
-    )
-    is_type_of = shows(Decision)
+Principal = Annotated[User | Team, strawberry.union("Principal", description="Who can hold a grant.")]
 
 
 @strawberry.type(description="The caller: principal, session, effective rights and remaining budget in one place.")
@@ -137,7 +99,7 @@ class Viewer:
         lambda root: sorted(root.permissions),
         description="Global permissions. Ask `viewerCan` on a resource for the rest.",
     )
-    can: PermissionDecision = computed(resolve.decision_on)
+    can: Annotated["PermissionDecision", strawberry.lazy("schema.grants")] = computed(resolve.decision_on)
     projects: Connection[Annotated["Project", strawberry.lazy("schema.projects")]] = computed(
         resolve_projects.viewer_projects
     )
@@ -196,14 +158,20 @@ class CreateUserPayload:
 
 
 @strawberry.type
-class CreateGrantPayload:
-    grant: Grant | None
+class CreateTeamPayload:
+    team: Team | None
     errors: list[UserError]
 
 
 @strawberry.type
-class RevokeGrantPayload:
-    revoked_id: strawberry.ID | None
+class UpdateTeamPayload:
+    team: Team | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteTeamPayload:
+    deleted_id: strawberry.ID | None
     errors: list[UserError]
 
 
@@ -212,8 +180,9 @@ class IdentityQueries:
     viewer: Viewer = query(resolve.viewer, guard=viewer)
     users: Connection[User] | None = query(resolve.all_users, guard=requires(Permission.USER_READ), directives=[PAGED])
     user: User | None = query(resolve.user, guard=requires(Permission.USER_READ))
-    roles: Connection[Role] | None = query(resolve.all_roles, guard=requires(Permission.ROLE_READ), directives=[PAGED])
-    role: Role | None = query(resolve.role, guard=requires(Permission.ROLE_READ))
+    teams: Connection[Team] | None = query(
+        resolve_teams.all_teams, guard=requires(Permission.USER_READ), directives=[PAGED]
+    )
 
 
 @strawberry.type
@@ -243,15 +212,21 @@ class IdentityMutations:
         returns="user",
         audited=AuditAction.USER_CREATE,
     )
-    create_grant: CreateGrantPayload | None = mutation(
-        resolve_grants.create_grant,
-        guard=requires(Permission.GRANT_MANAGE, resource="input.scopeId"),
-        returns="grant",
-        audited=AuditAction.GRANT_CREATE,
+    create_team: CreateTeamPayload | None = mutation(
+        resolve_teams.create_team,
+        guard=requires(Permission.USER_UPDATE),
+        returns="team",
+        audited=AuditAction.TEAM_CHANGE,
     )
-    revoke_grant: RevokeGrantPayload | None = mutation(
-        resolve_grants.revoke_grant,
-        guard=requires(Permission.GRANT_MANAGE, resource="input.id"),
-        returns="revoked_id",
-        audited=AuditAction.GRANT_REVOKE,
+    update_team: UpdateTeamPayload | None = mutation(
+        resolve_teams.update_team,
+        guard=requires(Permission.USER_UPDATE),
+        returns="team",
+        audited=AuditAction.TEAM_CHANGE,
+    )
+    delete_team: DeleteTeamPayload | None = mutation(
+        resolve_teams.delete_team,
+        guard=requires(Permission.USER_DELETE),
+        returns="deleted_id",
+        audited=AuditAction.TEAM_CHANGE,
     )

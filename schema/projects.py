@@ -18,7 +18,8 @@ from resolvers.training import run_args
 from schema.access import requires, viewer
 from schema.directives import PAGED
 from schema.fields import computed, identity, mutation, query, relation, shows
-from schema.identity import Actor, PermissionDecision
+from schema.grants import PermissionDecision
+from schema.identity import Actor
 from schema.nodes import Connection, Node, Tag
 from schema.refusals import UserError
 

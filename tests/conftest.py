@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from auth.permissions import BUILT_IN_ROLES
 from auth.principals import Principal
-from db import access, users
+from db import access, grants, users
 from db.database import Database
 from db.rows import Project
 from db.tables import metadata
@@ -98,7 +98,7 @@ def caller(db: Database) -> Caller:
             if role is not None:
                 known = await access.role_by_name(session, role)
                 assert known is not None, [built_in.name for built_in in BUILT_IN_ROLES]
-                await access.grant_role(session, user_id=user.id, role_id=known.id, created_by=None)
+                await grants.grant_role(session, user_id=user.id, role_id=known.id, created_by=None)
             opened = await access.open_session(
                 session,
                 user_id=user.id,

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from auth.passwords import digest
-from db import access, users
+from db import access, grants, users
 
 LOGIN = """
 mutation ($input: LoginInput!) {
@@ -39,7 +39,7 @@ async def ada(db):
             session, username="ada", email="ada@example.com", display_name="Ada", password_digest=digest(PASSWORD)
         )
         role = await access.role_by_name(session, "Viewer")
-        await access.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)
+        await grants.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)
     return user
 
 

@@ -1,12 +1,10 @@
 """Inputs about people, sessions and projects."""
 
-from datetime import datetime
 from enum import auto
 
 import strawberry
 from strawberry import UNSET
 
-from auth.permissions import Permission
 from db.vocabulary import OrderDirection, UserStatus, Word
 from resolvers.inputs.filters import DateTimeFilter, StringFilter, TagFilter, TagInput
 from resolvers.inputs.limits import limited, optional
@@ -23,6 +21,7 @@ class UserFilter:
     username: StringFilter | None = UNSET
     email: StringFilter | None = UNSET
     statuses: list[UserStatus] | None = UNSET
+    team_id: strawberry.ID | None = UNSET
     created_at: DateTimeFilter | None = UNSET
     search: str | None = UNSET
 
@@ -86,29 +85,29 @@ class CreateUserInput:
     display_name: str | None = UNSET
     password: str | None = optional(sensitive=True)
     role_ids: list[strawberry.ID] | None = UNSET
-
-
-@strawberry.input(one_of=True)
-class GrantWhatInput:
-    role_id: strawberry.ID | None = UNSET
-    permissions: list[Permission] | None = UNSET
+    team_ids: list[strawberry.ID] | None = UNSET
 
 
 @strawberry.input
-class CreateGrantInput:
-    principal_id: strawberry.ID
-    what: GrantWhatInput
-    scope_id: strawberry.ID | None = strawberry.field(
-        default=UNSET, description="A project, a dataset, a run, a model; left out: everywhere."
-    )
-    expires_at: datetime | None = UNSET
-    reason: str | None = UNSET
+class CreateTeamInput:
+    name: str
+    description: str | None = UNSET
+    member_ids: list[strawberry.ID] | None = UNSET
 
 
 @strawberry.input
-class RevokeGrantInput:
+class UpdateTeamInput:
     id: strawberry.ID
-    reason: str | None = UNSET
+    expected_revision: int | None = UNSET
+    name: str | None = UNSET
+    description: str | None = UNSET
+    add_member_ids: list[strawberry.ID] | None = UNSET
+    remove_member_ids: list[strawberry.ID] | None = UNSET
+
+
+@strawberry.input
+class DeleteTeamInput:
+    id: strawberry.ID
 
 
 @strawberry.input

@@ -1,0 +1,31 @@
+"""Inputs about roles and grants."""
+
+from datetime import datetime
+
+import strawberry
+from strawberry import UNSET
+
+from auth.permissions import Permission
+
+
+@strawberry.input(one_of=True)
+class GrantWhatInput:
+    role_id: strawberry.ID | None = UNSET
+    permissions: list[Permission] | None = UNSET
+
+
+@strawberry.input
+class CreateGrantInput:
+    principal_id: strawberry.ID
+    what: GrantWhatInput
+    scope_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="A project, a dataset, a run, a model; left out: everywhere."
+    )
+    expires_at: datetime | None = UNSET
+    reason: str | None = UNSET
+
+
+@strawberry.input
+class RevokeGrantInput:
+    id: strawberry.ID
+    reason: str | None = UNSET

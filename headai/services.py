@@ -82,6 +82,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 max_cost=settings.max_cost,
                 max_sockets_per_caller=settings.max_sockets_per_caller,
                 max_subscriptions_per_connection=settings.max_operations_per_socket,
+                slow_client_timeout=settings.slow_client_timeout,
                 event_retention=settings.event_retention,
                 refresh_token_lifetime=settings.refresh_token_lifetime,
             ),

@@ -132,6 +132,12 @@ class CommonSettings(BaseSettings):
     max_operations_per_socket: int = Field(
         default=50, ge=1, le=10_000, description="Operations that may run on one WebSocket at the same time."
     )
+    slow_client_timeout: timedelta = Field(
+        default=timedelta(seconds=15),
+        gt=timedelta(0),
+        description="How long an item of a subscription waits for a client that does not read, before the subscription "
+        "ends with SLOW_CONSUMER and the cursor to go on from; seconds or an ISO 8601 duration.",
+    )
     database_pool_size: int = Field(
         default=10, ge=2, le=1000, description="Connections to PostgreSQL that one process keeps at most."
     )
@@ -174,7 +180,12 @@ class CommonSettings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
     @field_validator(
-        "access_token_lifetime", "refresh_token_lifetime", "event_retention", "checkpoint_interval", mode="before"
+        "access_token_lifetime",
+        "refresh_token_lifetime",
+        "event_retention",
+        "slow_client_timeout",
+        "checkpoint_interval",
+        mode="before",
     )
     @classmethod
     def _bare_number_is_seconds(cls, value: object) -> object:

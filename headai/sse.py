@@ -5,8 +5,8 @@ the `id` of its event; a client that comes back with `Last-Event-ID` goes on aft
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from db.database import DatabaseUnavailable
 from headai.authentication import SESSION_ENDED, TOKEN_EXPIRED, Caller, authenticate, context_for
+from headai.delivery import Delivery, cursor_of
 from headai.http import refused, unavailable
 from headai.requests import BadRequest, Operation, asked, encoded, posted
 from monitoring.metrics import METRICS
 from resolvers.context import Services
 from schema.execution import stream
-from schema.failures import unauthenticated
+from schema.failures import ApiError, unauthenticated
 
 SIGN_OF_LIFE_SECONDS = 12.0
 
@@ -50,66 +52,88 @@ class GraphQLStream(HTTPEndpoint):
         if request.headers.get("last-event-id"):
             variables["after"] = request.headers["last-event-id"]
         results = stream(operation.query, variables, operation.name, context_for(services, request, caller))
-        return StreamingResponse(
-            _events(results, services, caller),
-            headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
-            media_type="text/event-stream",
-        )
+        return EventStream(results, services, caller)
 
 
-async def _events(
-    results: AsyncGenerator[tuple[dict[str, Any], bool], None], services: Services, caller: Caller
-) -> AsyncIterator[bytes]:
+class EventStream(StreamingResponse):
     """The results as events, with a comment now and then so that nobody takes silence for death.
 
     A session that ends and a token that runs out end the stream with UNAUTHENTICATED.
     """
-    over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def end(reason: str) -> None:
-        if not over.done():
-            over.set_result(reason)
+    def __init__(
+        self, results: AsyncGenerator[tuple[dict[str, Any], bool], None], services: Services, caller: Caller
+    ) -> None:
+        super().__init__(
+            (),
+            headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
+            media_type="text/event-stream",
+        )
+        self._results = results
+        self._services = services
+        self._claims = caller.claims
 
-    presence = ExitStack()
-    if caller.claims is not None:
-        presence.enter_context(services.callers.connected(caller.claims.session_id, partial(end, SESSION_ENDED)))
-        seconds = (caller.claims.expires_at - datetime.now(UTC)).total_seconds()
-        expiry = asyncio.get_running_loop().call_later(seconds, end, TOKEN_EXPIRED)
-        presence.callback(expiry.cancel)
-    METRICS.connection_opened("sse")
-    coming: asyncio.Future[tuple[dict[str, Any], bool]] | None = None
-    try:
-        async with aclosing(results):
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        METRICS.connection_opened("sse")
+        try:
+            with self._ending() as end:
+                refusal = await self._deliver(send, end)
+            last = b"" if refusal is None else _event({"errors": [refusal.formatted]})
+            await send({"type": "http.response.body", "body": last + b"event: complete\ndata:\n\n", "more_body": False})
+        finally:
+            METRICS.connection_closed("sse")
+
+    @contextmanager
+    def _ending(self) -> Iterator[asyncio.Future[ApiError]]:
+        """What the stream has to end with, as soon as it has to end."""
+        end: asyncio.Future[ApiError] = asyncio.get_running_loop().create_future()
+
+        def because(reason: str) -> None:
+            if not end.done():
+                end.set_result(unauthenticated(reason))
+
+        if self._claims is None:
+            yield end
+            return
+        seconds = (self._claims.expires_at - datetime.now(UTC)).total_seconds()
+        expiry = asyncio.get_running_loop().call_later(seconds, because, TOKEN_EXPIRED)
+        try:
+            with self._services.callers.connected(self._claims.session_id, partial(because, SESSION_ENDED)):
+                yield end
+        finally:
+            expiry.cancel()
+
+    async def _deliver(self, send: Send, end: asyncio.Future[ApiError]) -> ApiError | None:
+        """Send items until there are no more; why it ended before, or None."""
+        delivery = Delivery("sse", self._services.limits.slow_client_timeout)
+        coming: asyncio.Future[tuple[dict[str, Any], bool]] | None = None
+        try:
             while True:
-                coming = coming or asyncio.ensure_future(anext(results))
-                waited_for: set[asyncio.Future[Any]] = {coming, over}
+                coming = coming or asyncio.ensure_future(anext(self._results))
+                waited_for: set[asyncio.Future[Any]] = {coming, end}
                 await asyncio.wait(waited_for, timeout=SIGN_OF_LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if over.done():
-                    denied = unauthenticated(over.result())
-                    yield b"event: next\ndata: " + encoded({"errors": [denied.formatted]}) + b"\n\n"
-                    coming.cancel()
-                    await asyncio.wait([coming])
-                    break
+                if end.done():
+                    return end.result()
                 if not coming.done():
-                    yield b":\n\n"
+                    await delivery.in_time(send({"type": "http.response.body", "body": b":\n\n", "more_body": True}))
                     continue
                 try:
                     response, _ = coming.result()
                 except StopAsyncIteration:
-                    break
+                    return None
                 coming = None
-                cursor = _cursor_of(response)
-                identified = b"id: " + cursor.encode() + b"\n" if cursor else b""
-                yield identified + b"event: next\ndata: " + encoded(response) + b"\n\n"
-            yield b"event: complete\ndata:\n\n"
-    finally:
-        presence.close()
-        if coming is not None:
-            coming.cancel()
-        METRICS.connection_closed("sse")
+                body = _event(response, cursor_of(response))
+                await delivery.item(response, send({"type": "http.response.body", "body": body, "more_body": True}))
+        except ApiError as slow:
+            return slow
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait([coming])
+            await self._results.aclose()
 
 
-def _cursor_of(response: Mapping[str, Any]) -> str | None:
-    fields = list((response.get("data") or {}).values())
-    cursor = fields[0].get("cursor") if len(fields) == 1 and isinstance(fields[0], dict) else None
-    return cursor if isinstance(cursor, str) else None
+def _event(response: Mapping[str, Any], cursor: str | None = None) -> bytes:
+    identified = b"id: " + cursor.encode() + b"\n" if cursor else b""
+    return identified + b"event: next\ndata: " + encoded(response) + b"\n\n"

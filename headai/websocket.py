@@ -17,12 +17,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from db.database import DatabaseUnavailable
 from headai.authentication import NOBODY, SESSION_ENDED, Caller, authenticate, context_for, reload
+from headai.delivery import Delivery
 from headai.http import unavailable
 from headai.requests import BadRequest, Operation, decoded, encoded
 from monitoring.metrics import METRICS
 from resolvers.context import Services
 from schema.execution import stream
-from schema.failures import Code
+from schema.failures import ApiError, Code
 
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 5.0
@@ -225,13 +226,17 @@ class Connection:
             errors: list[dict[str, Any]] = unavailable()["errors"]
             return errors
         context = context_for(self._services, self._socket, self._caller)
+        delivery = Delivery("websocket", self._services.limits.slow_client_timeout)
         results = stream(operation.query, operation.variables, operation.name, context)
         async with aclosing(results):
             async for response, executed in results:
                 if not executed:
                     refused: list[dict[str, Any]] = response["errors"]
                     return refused
-                await self._send({"id": id_, "type": "next", "payload": response})
+                try:
+                    await delivery.item(response, self._send({"id": id_, "type": "next", "payload": response}))
+                except ApiError as slow:
+                    return [dict(slow.formatted)]
                 METRICS.events_delivered(operation.name or "anonymous", 1)
         return None
 

@@ -84,6 +84,12 @@ class Metrics:
             ("transport",),
             registry=self.registry,
         )
+        self._slow_consumers = Counter(
+            "headai_slow_consumers_ended",
+            "Subscriptions that ended because their client did not read.",
+            ("transport",),
+            registry=self.registry,
+        )
         self._events_delivered = Counter(
             "headai_events_delivered",
             "Items handed to subscribers.",
@@ -129,6 +135,9 @@ class Metrics:
 
     def connection_closed(self, transport: Transport) -> None:
         self._connections.labels(transport).dec()
+
+    def slow_consumer_ended(self, transport: Transport) -> None:
+        self._slow_consumers.labels(transport).inc()
 
     def events_delivered(self, stream: str, count: int = 1) -> None:
         """`stream` is the subscription field that the items went to."""

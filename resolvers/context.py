@@ -37,6 +37,7 @@ class Limits:
     max_points_per_ingest: int = 100_000
     max_subscriptions_per_connection: int = 50
     max_sockets_per_caller: int = 2000
+    slow_client_timeout: timedelta = timedelta(seconds=15)
     event_retention: timedelta = timedelta(days=30)
     refresh_token_lifetime: timedelta = timedelta(days=30)
 

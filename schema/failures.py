@@ -32,21 +32,33 @@ class Code(StrEnum):
     RATE_LIMITED = "RATE_LIMITED"
     COST_LIMIT = "COST_LIMIT"
     BAD_REQUEST = "BAD_REQUEST"
+    SLOW_CONSUMER = "SLOW_CONSUMER"
     UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
 
 class ApiError(GraphQLError):
-    """An error of the API's own; `user_code` is a code of `ErrorCode` that says more."""
+    """An error of the API's own.
+
+    `user_code` is a code of `ErrorCode` that says more; `cursor` is where a stream that ends can be gone on from.
+    """
 
     def __init__(
-        self, code: Code, message: str, *, user_code: str | None = None, retry_after: timedelta | None = None
+        self,
+        code: Code,
+        message: str,
+        *,
+        user_code: str | None = None,
+        retry_after: timedelta | None = None,
+        cursor: str | None = None,
     ) -> None:
         extensions: dict[str, object] = {"code": code}
         if user_code is not None:
             extensions["userCode"] = user_code
         if retry_after is not None:
             extensions["retryAfter"] = show_duration(retry_after)
+        if cursor is not None:
+            extensions["cursor"] = cursor
         super().__init__(message, extensions=extensions)
 
 
@@ -65,6 +77,14 @@ def bad_request(message: str, *, user_code: str | None = None) -> ApiError:
 
 def over_budget(error: OverBudget) -> ApiError:
     return ApiError(Code.RATE_LIMITED, str(error), retry_after=error.retry_after)
+
+
+def slow_consumer(cursor: str | None) -> ApiError:
+    """A stream ends because its client did not read; `cursor` is that of the last item it was sent."""
+    message = "The client reads too slowly, so this stream ends. Subscribe again"
+    return ApiError(
+        Code.SLOW_CONSUMER, f"{message} with `after` as in `cursor`." if cursor else f"{message}.", cursor=cursor
+    )
 
 
 def no_such_operation(name: str | None) -> ApiError:

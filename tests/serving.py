@@ -44,9 +44,11 @@ async def kill(server: Server) -> None:
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[str]:
-    """The API on a free port; yields `http://127.0.0.1:<port>`."""
+async def served(settings: Settings, *, send_buffer: int | None = None) -> AsyncIterator[str]:
+    """The API on a free port; yields `http://127.0.0.1:<port>`. `send_buffer`: bytes the kernel keeps a connection."""
     listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     config = uvicorn.Config(
         create_app(settings),
         ws="websockets-sansio",

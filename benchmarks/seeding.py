@@ -9,7 +9,7 @@ from uuid import UUID
 
 from auth.permissions import BUILT_IN_ROLES
 from benchmarks.questions import DATASETS, POINTS, RUNS, SERIES, VERSIONS
-from db import access
+from db import roles
 from db.database import Database, Session
 from db.vocabulary import (
     Algorithm,
@@ -42,7 +42,7 @@ async def seed(db: Database) -> Seeded:
     A fifth more of everything than any question asks for, so that every page has a next one.
     """
     async with db.transaction() as session:
-        known = [await access.role_by_name(session, role.name) for role in BUILT_IN_ROLES]
+        known = [await roles.by_name(session, role.name) for role in BUILT_IN_ROLES]
         tables = _tables([role.id for role in known if role is not None])
         for table, records in tables.items():
             await _copy(session, table, records)

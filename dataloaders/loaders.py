@@ -18,6 +18,7 @@ from db import (
     places,
     predictions,
     projects,
+    roles,
     runs,
     teams,
     uploads,
@@ -28,7 +29,8 @@ from db.rows import Event, Grant, Session, SystemActor, Team, User
 from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
-role = one(access.roles_by_ids, reads=Permission.ROLE_READ)
+role = one(roles.by_ids, reads=Permission.ROLE_READ)
+grants_of_role = paged(grants.of_roles, reads=Permission.GRANT_READ)
 grant = one(grants.visible_by_ids, reads=Permission.GRANT_READ)
 team = one(teams.by_ids, reads=None)
 teams_of_user = many(teams.of_users, reads=None)

@@ -1,22 +1,20 @@
-"""Queries on who may do what: sessions, refresh tokens, roles, and the principal that these and grants add up to."""
+"""Queries on who may do what: sessions, refresh tokens, and the principal that a session and its grants add up to."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, func, insert, literal, or_, select, true, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, insert, literal, or_, select, true, update
 
-from auth.permissions import BUILT_IN_ROLES
 from auth.principals import Principal
 from db.database import Prepared, Session
 from db.forgetting import forgetting
 from db.grants import CALLERS, held, held_by
 from db.ids import new_id
-from db.paging import Order, Page, PageArgs, page, pages
-from db.rows import Role, columns
+from db.paging import Order, Page, PageArgs, pages
 from db.rows import Session as SessionRow
+from db.rows import columns
 from db.tables import refresh_tokens, roles, sessions, users
 from db.vocabulary import UserStatus
 
@@ -56,9 +54,6 @@ _STILL_OPEN = Prepared(
     )
 )
 _NEWEST_FIRST = Order.by("CREATED_AT", sessions.c.created_at, sessions.c.id, descending=True)
-_ROLE = columns(Role, roles)
-_ROLES = Prepared(select(*_ROLE).where(roles.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
-_BY_NAME = Order.by("NAME", roles.c.name, roles.c.id)
 
 
 class Refresh(NamedTuple):
@@ -184,35 +179,3 @@ async def forget_old_refresh_tokens(session: Session, *, limit: int) -> int:
 _LONG_AGO = func.now() - literal(timedelta(days=30))
 _FORGET_SESSIONS = forgetting(sessions, or_(sessions.c.expires_at < _LONG_AGO, sessions.c.revoked_at < _LONG_AGO))
 _FORGET_REFRESH_TOKENS = forgetting(refresh_tokens, refresh_tokens.c.used_at < _LONG_AGO)
-
-
-async def roles_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Role]:
-    return {role.id: role for role in await session.all(Role, _ROLES, ids=list(ids))}
-
-
-async def role_by_name(session: Session, name: str) -> Role | None:
-    return await session.first(Role, select(*_ROLE).where(roles.c.name == name))
-
-
-async def roles_listed(session: Session, args: PageArgs) -> Page[Role]:
-    return await page(session, Role, select(*_ROLE), _BY_NAME, args)
-
-
-async def keep_built_in_roles(session: Session) -> None:
-    """Bring the built-in roles to what this version says they are."""
-    for role in BUILT_IN_ROLES:
-        permissions = sorted(role.permissions)
-        made = upsert(roles).values(
-            id=new_id(),
-            name=role.name,
-            description=role.description,
-            built_in=True,
-            permissions=literal(permissions, ARRAY(Text)),
-        )
-        await session.run(
-            made.on_conflict_do_update(
-                index_elements=[roles.c.name],
-                set_={"description": role.description, "permissions": literal(permissions, ARRAY(Text))},
-                where=roles.c.built_in,
-            )
-        )

@@ -29,6 +29,7 @@ from auth.permissions import Permission
 from auth.principals import HeldGrant, Place
 from db.database import Prepared, Session
 from db.ids import Identity, Kind, new_id
+from db.paging import Order, Page, PageArgs, pages
 from db.rows import Grant, columns
 from db.sight import in_sight
 from db.tables import grants, roles, team_members, users
@@ -44,6 +45,8 @@ _ROW = columns(Grant, grants)
 _BY_IDS = Prepared(select(*_ROW).where(grants.c.id == any_(_IDS)))
 _IN_SIGHT = in_sight(Permission.GRANT_READ, grants.c.project_id)
 _IN_SIGHT_BY_IDS = Prepared(select(*_ROW).where(grants.c.id == any_(_IDS), _IN_SIGHT))
+_LIST = select(*_ROW).where(_IN_SIGHT)
+NEWEST_FIRST = Order.by("CREATED_AT", grants.c.created_at, grants.c.id, descending=True)
 _OF_TEAM = Prepared(select(*_ROW).where(grants.c.team_id == bindparam("team")))
 
 
@@ -89,6 +92,15 @@ async def visible_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID,
 
 async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
     return {grant.id: grant for grant in await session.all(Grant, _BY_IDS, ids=list(ids))}
+
+
+async def of_roles(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[Grant]]:
+    """Those in force, newest first."""
+    return await pages(session, Grant, _LIST.where(IN_FORCE), grants.c.role_id, ids, NEWEST_FIRST, args)
+
+
+async def in_force_of_role(session: Session, role_id: UUID) -> list[Grant]:
+    return await session.all(Grant, select(*_ROW).where(grants.c.role_id == role_id, IN_FORCE))
 
 
 async def of_team(session: Session, team_id: UUID) -> list[Grant]:

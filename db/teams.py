@@ -65,6 +65,11 @@ async def by_name(session: Session, name: str) -> Team | None:
     return await session.first(Team, select(*_ROW).where(teams.c.name == name))
 
 
+async def hold(session: Session, id: UUID) -> Team | None:
+    """The team as a holder of grants, which nobody changes or deletes until the transaction ends."""
+    return await session.first(Team, select(*_ROW).where(teams.c.id == id).with_for_update(read=True))
+
+
 async def lock(session: Session, id: UUID) -> Team | None:
     """The team, whose members and rights nobody else changes until the transaction ends."""
     return await session.first(Team, select(*_ROW).where(teams.c.id == id, _IN_SIGHT).with_for_update())

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from auth.permissions import Permission
 from auth.principals import EVERYWHERE, Place, Principal
-from db import access, grants, places, teams, users
+from db import grants, places, roles, teams, users
 from db.database import Session
 from db.ids import Identity, Kind, global_id, identify, key_of
 from db.rows import Grant
@@ -52,7 +52,7 @@ async def create_grant(
     role_key = None if role_id is None else key_of(role_id, Kind.ROLE)
     given = {str(permission) for permission in permissions or ()}
     if role_id is not None:
-        role = (await access.roles_by_ids(session, [role_key])).get(role_key) if role_key is not None else None
+        role = await roles.hold(session, role_key) if role_key is not None else None
         if role is None:
             refusals.append(not_found("role", role_id, *path))
         else:
@@ -98,12 +98,13 @@ async def revoke_grant(session: Session, actor: Principal, *, id: str) -> str:
 
 
 async def _holder(session: Session, id: str) -> Identity | None:
-    """The user or team with this ID."""
+    """The user or the team with this ID; a team is held until the transaction ends."""
     identity = identify(id)
-    if identity is None or identity.kind not in (Kind.USER, Kind.TEAM):
-        return None
-    known = teams.principals_by_ids if identity.kind is Kind.TEAM else users.by_ids
-    return identity if await known(session, [identity.key]) else None
+    if identity is not None and identity.kind is Kind.TEAM:
+        return identity if await teams.hold(session, identity.key) is not None else None
+    if identity is not None and identity.kind is Kind.USER:
+        return identity if await users.by_ids(session, [identity.key]) else None
+    return None
 
 
 async def _place(session: Session, scope: Identity | None) -> Place | None:

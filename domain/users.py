@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from auth import passwords
 from auth.permissions import ADMINISTRATOR
 from auth.principals import Principal
-from db import access, grants, users
+from db import access, grants, roles, users
 from db.database import Session
 from db.ids import Kind, key_of
 from db.rows import User
@@ -39,7 +39,7 @@ async def create_user(
     if weak is not None:
         refusals.append(Invalid(code=ErrorCode.WEAK_PASSWORD, message=weak.reason, path=("input", "password")))
     keys = [key_of(text, Kind.ROLE) for text in role_ids]
-    known = await access.roles_by_ids(session, [key for key in keys if key is not None])
+    known = await roles.by_ids(session, [key for key in keys if key is not None])
     for number, (text, key) in enumerate(zip(role_ids, keys, strict=True)):
         path = ("input", "roleIds", str(number))
         if key is None or key not in known:
@@ -75,7 +75,7 @@ async def create_user(
 
 async def ensure_first_administrator(session: Session, *, username: str, password: str) -> User | None:
     """On an installation without accounts: the built-in roles and the administrator. None when there are accounts."""
-    await access.keep_built_in_roles(session)
+    await roles.keep_built_in(session)
     if await users.any_exists(session):
         return None
     return await create_administrator(session, username=username, password=password)
@@ -93,7 +93,7 @@ async def create_administrator(session: Session, *, username: str, password: str
         display_name="Administrator",
         password_digest=await digest_password(password),
     )
-    role = await access.role_by_name(session, ADMINISTRATOR)
+    role = await roles.by_name(session, ADMINISTRATOR)
     if user is None or role is None:
         raise Refused(AlreadyExists(message=f"There is a user {username!r} already.", path=("input", "username")))
     await grants.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)

@@ -38,6 +38,7 @@ SUBJECTS: dict[EventType, Kind] = {
     EventType.USER_CREATED: Kind.USER,
     EventType.USER_UPDATED: Kind.USER,
     EventType.SESSION_REVOKED: Kind.USER,
+    EventType.ROLE_CHANGED: Kind.ROLE,
     EventType.GRANT_CREATED: Kind.GRANT,
     EventType.GRANT_REVOKED: Kind.GRANT,
 }
@@ -51,6 +52,7 @@ READS: dict[Kind, Permission] = {
     Kind.MODEL: Permission.MODEL_READ,
     Kind.MODEL_VERSION: Permission.MODEL_READ,
     Kind.USER: Permission.USER_READ,
+    Kind.ROLE: Permission.ROLE_READ,
     Kind.GRANT: Permission.GRANT_READ,
 }
 """What one has to be allowed to read, to see that something happened to it."""

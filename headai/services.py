@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from auth.tokens import TokenIssuer
-from db import access, events
+from db import events, roles
 from db.database import Database
 from events.attempts import Attempts
 from events.budgets import Allowance, Budgets
@@ -53,7 +53,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         children = ChildPool(template, size=2)
         stack.push_async_callback(children.close)
         async with db.transaction() as session:
-            await access.keep_built_in_roles(session)
+            await roles.keep_built_in(session)
             epoch = await events.epoch(session)
 
         async def database_answers() -> None:

@@ -12,7 +12,7 @@ from dataloaders import loaders
 from db import access, users
 from db.ids import Kind, identify, key_of
 from db.paging import Page, PageArgs
-from db.rows import Role, Session, User
+from db.rows import Session, User
 from domain import sessions
 from domain import users as people
 from domain.decisions import Decision, decide
@@ -81,26 +81,6 @@ async def user(info: Info, id: strawberry.ID | None = UNSET, username: str | Non
             return await users.by_username(session, username)
     key = key_of(id or "", Kind.USER)
     found: User | None = await loaders.user.load(info.context, key) if key else None
-    return found
-
-
-async def all_roles(
-    info: Info,
-    first: int | None = UNSET,
-    after: str | None = UNSET,
-    last: int | None = UNSET,
-    before: str | None = UNSET,
-) -> Page[Role]:
-    async with info.context.db.reading() as session:
-        return await access.roles_listed(session, PageArgs.of(first, after, last, before))
-
-
-async def role(info: Info, id: strawberry.ID | None = UNSET, name: str | None = UNSET) -> Role | None:
-    if name is not None:
-        async with info.context.db.reading() as session:
-            return await access.role_by_name(session, name)
-    key = key_of(id or "", Kind.ROLE)
-    found: Role | None = await loaders.role.load(info.context, key) if key else None
     return found
 
 

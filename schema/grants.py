@@ -12,8 +12,9 @@ from db.ids import Kind
 from db.vocabulary import AuditAction, GrantScopeType
 from domain.decisions import Decision
 from resolvers import grants as resolve
-from resolvers import identity as resolve_identity
 from resolvers import nodes
+from resolvers import roles as resolve_roles
+from resolvers.paging import page_args
 from schema.access import requires
 from schema.directives import PAGED
 from schema.fields import identity, mutation, query, relation, shows
@@ -35,6 +36,13 @@ class Role(Node):
         "only copied."
     )
     permissions: list[Permission]
+    grants: Connection[Annotated["Grant", strawberry.lazy("schema.grants")]] | None = relation(
+        loaders.grants_of_role,
+        by="id",
+        args=page_args,
+        guard=requires(Permission.GRANT_READ),
+        directives=[PAGED],
+    )
     created_at: datetime
     updated_at: datetime
     revision: int
@@ -75,6 +83,24 @@ class PermissionDecision:
 
 
 @strawberry.type
+class CreateRolePayload:
+    role: Role | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class UpdateRolePayload:
+    role: Role | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteRolePayload:
+    deleted_id: strawberry.ID | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class CreateGrantPayload:
     grant: Grant | None
     errors: list[UserError]
@@ -89,13 +115,31 @@ class RevokeGrantPayload:
 @strawberry.type
 class GrantQueries:
     roles: Connection[Role] | None = query(
-        resolve_identity.all_roles, guard=requires(Permission.ROLE_READ), directives=[PAGED]
+        resolve_roles.all_roles, guard=requires(Permission.ROLE_READ), directives=[PAGED]
     )
-    role: Role | None = query(resolve_identity.role, guard=requires(Permission.ROLE_READ))
+    role: Role | None = query(resolve_roles.role, guard=requires(Permission.ROLE_READ))
 
 
 @strawberry.type
 class GrantMutations:
+    create_role: CreateRolePayload | None = mutation(
+        resolve_roles.create_role,
+        guard=requires(Permission.ROLE_MANAGE),
+        returns="role",
+        audited=AuditAction.ROLE_CHANGE,
+    )
+    update_role: UpdateRolePayload | None = mutation(
+        resolve_roles.update_role,
+        guard=requires(Permission.ROLE_MANAGE),
+        returns="role",
+        audited=AuditAction.ROLE_CHANGE,
+    )
+    delete_role: DeleteRolePayload | None = mutation(
+        resolve_roles.delete_role,
+        guard=requires(Permission.ROLE_MANAGE),
+        returns="deleted_id",
+        audited=AuditAction.ROLE_CHANGE,
+    )
     create_grant: CreateGrantPayload | None = mutation(
         resolve.create_grant,
         guard=requires(Permission.GRANT_MANAGE, resource="input.scopeId"),

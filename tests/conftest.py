@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from auth.permissions import BUILT_IN_ROLES
 from auth.principals import Principal
-from db import access, grants, users
+from db import access, grants, roles, users
 from db.database import Database
 from db.rows import Project
 from db.tables import metadata
@@ -64,6 +64,7 @@ async def services(shared_services: Services, settings: Settings) -> Services:
     tables = ", ".join(table for table in metadata.tables if table not in kept)
     async with shared_services.db.transaction() as session:
         await session.connection.execute(f"TRUNCATE {tables}, pgqueuer, pgqueuer_log")
+        await session.connection.execute("DELETE FROM roles WHERE NOT built_in")
         await session.connection.execute("UPDATE installation SET forgotten_changed = NULL, forgotten_number = NULL")
         await session.connection.execute("UPDATE audit_head SET number = 0, hash = repeat('0', 64)")
     async with Redis.from_url(settings.redis_url) as redis:
@@ -96,7 +97,7 @@ def caller(db: Database) -> Caller:
             )
             assert user is not None
             if role is not None:
-                known = await access.role_by_name(session, role)
+                known = await roles.by_name(session, role)
                 assert known is not None, [built_in.name for built_in in BUILT_IN_ROLES]
                 await grants.grant_role(session, user_id=user.id, role_id=known.id, created_by=None)
             opened = await access.open_session(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from db import access
+from db import access, roles
 from db.ids import Kind, global_id, new_id
 from db.tables import grants
 
@@ -25,7 +25,7 @@ SEE = "query ($id: ID!) { node(id: $id) { id } }"
 
 async def role_id(db, name):
     async with db.reading() as session:
-        return global_id(Kind.ROLE, (await access.role_by_name(session, name)).id)
+        return global_id(Kind.ROLE, (await roles.by_name(session, name)).id)
 
 
 async def again(db, principal):

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from auth.passwords import digest
-from db import access, grants, users
+from db import grants, roles, users
 
 LOGIN = """
 mutation ($input: LoginInput!) {
@@ -38,7 +38,7 @@ async def ada(db):
         user = await users.insert_unless_taken(
             session, username="ada", email="ada@example.com", display_name="Ada", password_digest=digest(PASSWORD)
         )
-        role = await access.role_by_name(session, "Viewer")
+        role = await roles.by_name(session, "Viewer")
         await grants.grant_role(session, user_id=user.id, role_id=role.id, created_by=None)
     return user
 

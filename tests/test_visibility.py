@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 
 from auth.permissions import NEEDS, READS, Permission
 from auth.principals import HeldGrant, Place, Principal
-from db import access, datasets, models
+from db import access, datasets, models, roles
 from db.ids import Kind, global_id, new_id
 from db.rows import KnownProject
 from db.tables import datasets as dataset_table
@@ -63,7 +63,7 @@ def granted(db: Any, caller: Any) -> Any:
     async def make(role: str, *, project: Any, resource: Any = None, expired: bool = False) -> Principal:
         user = await caller(None)
         async with db.transaction() as session:
-            known = await access.role_by_name(session, role)
+            known = await roles.by_name(session, role)
             await session.run(
                 insert(grants).values(
                     id=new_id(),

@@ -6,6 +6,28 @@ import strawberry
 from strawberry import UNSET
 
 from auth.permissions import Permission
+from resolvers.inputs.limits import limited
+
+
+@strawberry.input
+class CreateRoleInput:
+    name: str
+    description: str | None = UNSET
+    permissions: list[Permission] = limited(min_items=1)
+
+
+@strawberry.input
+class UpdateRoleInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    name: str | None = UNSET
+    description: str | None = UNSET
+    permissions: list[Permission] | None = UNSET
+
+
+@strawberry.input
+class DeleteRoleInput:
+    id: strawberry.ID
 
 
 @strawberry.input(one_of=True)

@@ -115,6 +115,10 @@ SHOWS_PROJECT: frozenset[Permission] = frozenset(
 """The permissions that show something inside of a project, and so the project's name."""
 
 
+ON_ONESELF: frozenset[Permission] = frozenset({Permission.SESSION_MANAGE, Permission.TOKEN_MANAGE})
+"""What everybody holds over the own account."""
+
+
 def _needs() -> dict[Permission, Permission]:
     needed: dict[Permission, Permission] = {Permission.PREDICTION_CREATE: Permission.MODEL_READ}
     for permission in Permission:

@@ -4,14 +4,15 @@ One rule decides everything: a grant gives its permissions everywhere, in one pr
 Guards ask it with `Principal.may`, lists and look-ups with `Principal.reach` (`db.sight` makes a condition of that).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from auth.permissions import NEEDS, READS, SHOWS_PROJECT, Permission
+from auth.api_tokens import HeldToken, TokenLimits
+from auth.permissions import NEEDS, ON_ONESELF, READS, SHOWS_PROJECT, Permission
 
 
 class Place(NamedTuple):
@@ -38,6 +39,17 @@ class HeldGrant:
         if self.resource_id is not None:
             return self.resource_id == place.resource_id
         return self.project_id is None or self.project_id == place.project_id
+
+    def within(self, limits: TokenLimits) -> "Iterator[HeldGrant]":
+        """What a token leaves of the grant: a grant everywhere becomes one for each of the token's projects."""
+        permissions = self.permissions & limits.permissions
+        if not permissions:
+            return
+        if limits.projects is None or self.project_id in limits.projects:
+            yield replace(self, permissions=permissions)
+        elif self.project_id is None:
+            for project_id in limits.projects:
+                yield replace(self, permissions=permissions, project_id=project_id)
 
 
 class Reach(NamedTuple):
@@ -83,14 +95,32 @@ class Rights:
 
 @dataclass(frozen=True)
 class Principal(Rights):
-    """Who calls: a signed-in user, the session that user came by, and the grants in force now."""
+    """Who calls: a user, the session or the API token that user came by, and the grants in force now.
+
+    Those of a token's caller are what the token leaves of the owner's.
+    """
 
     user_id: UUID
-    session_id: UUID
+    session_id: UUID | None
+    token: HeldToken | None = None
 
     @classmethod
     def of(cls, user_id: UUID, session_id: UUID, grants: Iterable[HeldGrant]) -> "Principal":
         return cls(tuple(grants), user_id, session_id)
+
+    @classmethod
+    def by_token(cls, user_id: UUID, token: HeldToken, grants: Iterable[HeldGrant]) -> "Principal":
+        return cls(tuple(part for grant in grants for part in grant.within(token.limits)), user_id, None, token)
+
+    @property
+    def token_id(self) -> UUID | None:
+        return None if self.token is None else self.token.id
+
+    def may(self, permission: Permission, place: Place = EVERYWHERE) -> bool:
+        """Whoever signed in looks after their own sessions and tokens, too."""
+        if self.token is None and permission in ON_ONESELF and place.resource_id == self.user_id:
+            return True
+        return super().may(permission, place)
 
     @cached_property
     def sight(self) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """Every loader: a line each, which query, keyed by what, and what one has to be allowed to see anything."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from auth.permissions import Permission
@@ -9,6 +10,7 @@ from auth.principals import Place
 from dataloaders.batching import Loader, Reads, many, one, paged
 from db import (
     access,
+    api_tokens,
     audit,
     datasets,
     events,
@@ -24,8 +26,10 @@ from db import (
     uploads,
     users,
 )
+from db.database import Session as DatabaseSession
 from db.ids import Identity, Kind, identify
-from db.rows import Event, Grant, Session, SystemActor, Team, User
+from db.paging import EMPTY, Page, PageArgs
+from db.rows import ApiToken, Event, Grant, KnownProject, Project, Session, SystemActor, Team, User
 from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
@@ -114,12 +118,40 @@ async def _sessions(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[
         return {}
     async with context.db.reading() as reading:
         found = await access.sessions_by_ids(reading, keys)
-    everybody = caller.may(Permission.SESSION_MANAGE)
-    return {id: row for id, row in found.items() if everybody or row.user_id == caller.user_id}
+    return {id: row for id, row in found.items() if caller.may(Permission.SESSION_MANAGE, Place(None, row.user_id))}
+
+
+async def _api_tokens(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, ApiToken]:
+    """One's own, and everybody's for holders of TOKEN_MANAGE; a token sees itself."""
+    caller = context.principal
+    if caller is None:
+        return {}
+    async with context.db.reading() as reading:
+        found = await api_tokens.by_ids(reading, keys)
+    return {
+        id: row
+        for id, row in found.items()
+        if id == caller.token_id or caller.may(Permission.TOKEN_MANAGE, Place(None, row.owner_id))
+    }
+
+
+def _of_people(query: Callable[[DatabaseSession, Sequence[UUID], PageArgs], Any], permission: Permission) -> Loader:
+    """A page of what each person has: one's own, and everybody's for holders of a permission."""
+
+    async def fetch(context: Reads, keys: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[Any]]:
+        caller = context.principal
+        people = [] if caller is None else [key for key in keys if caller.may(permission, Place(None, key))]
+        async with context.db.reading() as reading:
+            found: Mapping[UUID, Page[Any]] = await query(reading, people, args)
+        return found
+
+    return Loader(fetch, lambda: EMPTY, None)
 
 
 session = Loader(_sessions, lambda: None, None)
-sessions_of_user = paged(access.sessions_of_users, reads=Permission.SESSION_MANAGE)
+sessions_of_user = _of_people(access.sessions_of_users, Permission.SESSION_MANAGE)
+api_token = Loader(_api_tokens, lambda: None, None)
+api_tokens_of_user = _of_people(api_tokens.of_users, Permission.TOKEN_MANAGE)
 
 actor = Loader(_actors, lambda: None, None)
 
@@ -142,6 +174,18 @@ async def _grant_lists(
 
 deciding_grants = Loader(_grant_lists, list, None)
 """Grants that decided something: whoever decides names them only to those who may read them."""
+
+
+async def _project_lists(
+    context: Reads, keys: Sequence[tuple[UUID, ...]], _: object
+) -> Mapping[tuple[UUID, ...], list[Project | KnownProject]]:
+    async with context.db.reading() as session:
+        known = await projects.by_ids(session, list({id for ids in keys for id in ids}))
+    return {ids: [known[id] for id in ids if id in known] for ids in keys}
+
+
+projects_listed = Loader(_project_lists, lambda: None, None)
+"""Those of these projects that the caller knows of."""
 
 
 async def _places(context: Reads, keys: Sequence[Identity], _: object) -> Mapping[Identity, Place]:

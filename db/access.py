@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, insert, literal, or_, select, true, update
+from sqlalchemy import ARRAY, Uuid, and_, any_, bindparam, func, insert, literal, or_, select, true, update
 
 from auth.principals import Principal
 from db.database import Prepared, Session
@@ -19,39 +19,49 @@ from db.tables import refresh_tokens, roles, sessions, users
 from db.vocabulary import UserStatus
 
 _HELD = held_by(bindparam("user", type_=Uuid))
+_IS_OPEN = and_(
+    users.c.status == UserStatus.ACTIVE.value,
+    sessions.c.revoked_at.is_(None),
+    sessions.c.expires_at > func.clock_timestamp(),
+)
+_OF_USERS = sessions.join(users, users.c.id == sessions.c.user_id)
+SEEN_EVERY = timedelta(minutes=1)
+"""How exactly the database knows when somebody was last there: a request within the minute writes nothing."""
 _PRINCIPAL = Prepared(
     select(
+        sessions.c.last_seen_at < func.clock_timestamp() - literal(SEEN_EVERY),
         _HELD.c.id,
         func.coalesce(roles.c.permissions, _HELD.c.permissions),
         _HELD.c.project_id,
         _HELD.c.resource_id,
         _HELD.c.expires_at,
     )
-    .select_from(
-        sessions.join(users, users.c.id == sessions.c.user_id)
-        .outerjoin(_HELD, true())
-        .outerjoin(roles, roles.c.id == _HELD.c.role_id)
-    )
-    .where(
-        sessions.c.id == bindparam("session"),
-        users.c.id == bindparam("user"),
-        users.c.status == UserStatus.ACTIVE.value,
-        sessions.c.revoked_at.is_(None),
-        sessions.c.expires_at > func.clock_timestamp(),
+    .select_from(_OF_USERS.outerjoin(_HELD, true()).outerjoin(roles, roles.c.id == _HELD.c.role_id))
+    .where(sessions.c.id == bindparam("session"), users.c.id == bindparam("user"), _IS_OPEN)
+)
+_FREE = (
+    select(sessions.c.id, sessions.c.user_id)
+    .select_from(_OF_USERS)
+    .where(sessions.c.id == bindparam("session"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("free")
+)
+_NOTE_SEEN = Prepared(
+    update(users)
+    .where(users.c.id == _FREE.c.user_id)
+    .values(last_seen_at=func.clock_timestamp())
+    .add_cte(
+        update(sessions).where(sessions.c.id == _FREE.c.id).values(last_seen_at=func.clock_timestamp()).cte("seen")
     )
 )
+"""When nobody holds the rows: whoever comes next says so then."""
 _SESSIONS = Prepared(
     select(*columns(SessionRow, sessions)).where(sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 )
 _STILL_OPEN = Prepared(
     select(sessions.c.id)
-    .select_from(sessions.join(users, users.c.id == sessions.c.user_id))
-    .where(
-        sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))),
-        users.c.status == UserStatus.ACTIVE.value,
-        sessions.c.revoked_at.is_(None),
-        sessions.c.expires_at > func.clock_timestamp(),
-    )
+    .select_from(_OF_USERS)
+    .where(sessions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))), _IS_OPEN)
 )
 _NEWEST_FIRST = Order.by("CREATED_AT", sessions.c.created_at, sessions.c.id, descending=True)
 
@@ -72,7 +82,9 @@ async def principal(session: Session, *, session_id: UUID, user_id: UUID) -> Pri
     found = await session.records(_PRINCIPAL, session=session_id, user=user_id)
     if not found:
         return None
-    return Principal.of(user_id, session_id, held(found))
+    if found[0][0]:
+        await session.run(_NOTE_SEEN, session=session_id)
+    return Principal.of(user_id, session_id, held([record[1:] for record in found]))
 
 
 async def open_session(

@@ -55,6 +55,7 @@ _NEWEST_FIRST = Order.by("NUMBER", audit_events.c.number, descending=True)
 _AT_ONCE = 20_000
 _NAMES: dict[Kind, ColumnElement[Any]] = {
     Kind.USER: tables.users.c.username,
+    Kind.API_TOKEN: tables.api_tokens.c.name,
     Kind.TEAM: tables.teams.c.name,
     Kind.ROLE: tables.roles.c.name,
     Kind.PROJECT: tables.projects.c.name,

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     PREDICTION = "prediction"
     SERIES = "series"
     SESSION = "session"
+    API_TOKEN = "apitoken"  # noqa: S105
     EVENT = "event"
     AUDIT_EVENT = "audit"
 

@@ -23,6 +23,7 @@ from db.tables import (
     projects,
     training_runs,
     upload_sessions,
+    users,
 )
 
 
@@ -37,7 +38,9 @@ def _found(
 _OF_VERSION = dataset_versions.join(datasets, datasets.c.id == dataset_versions.c.dataset_id)
 _OF_MODEL_VERSION = model_versions.join(models, models.c.id == model_versions.c.model_id)
 _NO_RESOURCE: ColumnElement[UUID] = null().cast(Uuid)
+_NO_PROJECT = _NO_RESOURCE
 _PLACES: dict[Kind, Prepared] = {
+    Kind.USER: _found(users.c.id, _NO_PROJECT, users.c.id, users),
     Kind.PROJECT: _found(projects.c.id, projects.c.id, _NO_RESOURCE, projects),
     Kind.GRANT: _found(grants.c.id, grants.c.project_id, _NO_RESOURCE, grants),
     Kind.DATASET: _found(datasets.c.id, datasets.c.project_id, datasets.c.id, datasets),

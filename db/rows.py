@@ -57,6 +57,25 @@ class Session(NamedTuple):
     revoked_at: datetime | None
 
 
+class ApiToken(NamedTuple):
+    id: UUID
+    name: str
+    prefix: str
+    owner_id: UUID
+    permissions: list[str]
+    project_ids: list[UUID] | None
+    allowed_networks: list[str] | None
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    last_used_from: str | None
+    revoked_at: datetime | None
+
+    @property
+    def project_keys(self) -> tuple[UUID, ...] | None:
+        return None if self.project_ids is None else tuple(self.project_ids)
+
+
 class Role(NamedTuple):
     id: UUID
     name: str

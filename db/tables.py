@@ -135,6 +135,34 @@ refresh_tokens = Table(
     Index("refresh_tokens_session_id_idx", "session_id"),
 )
 
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    _of("users", "owner_id"),
+    Column("permissions", ARRAY(Text), nullable=False),
+    Column("project_ids", ARRAY(Uuid)),
+    Column("allowed_networks", ARRAY(Text)),
+    _at("created_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    _at("last_used_at", nullable=True),
+    Column("last_used_from", Text),
+    _at("revoked_at", nullable=True),
+    Index("api_tokens_owner_id_created_at_id_idx", "owner_id", "created_at", "id"),
+)
+
+api_token_secrets = Table(
+    "api_token_secrets",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    _of("api_tokens", "token_id"),
+    _at("issued_at"),
+    _at("valid_until", nullable=True),
+    Index("api_token_secrets_token_id_idx", "token_id"),
+)
+
 roles = Table(
     "roles",
     metadata,

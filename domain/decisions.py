@@ -19,10 +19,10 @@ def decide(principal: Principal, permission: Permission, place: Place = EVERYWHE
 
     The grants are named to those who may read them there.
     """
-    deciding = principal.deciding(permission, place)
-    if deciding:
+    allowed = principal.may(permission, place)
+    if allowed:
         reason = f"You hold {permission} {'everywhere' if principal.may(permission) else 'here'}."
     else:
         reason = f"This needs the permission {permission}, which none of your grants gives."
-    shown = deciding if principal.may(Permission.GRANT_READ, place) else ()
-    return Decision(permission, bool(deciding), reason, shown)
+    shown = principal.deciding(permission, place) if principal.may(Permission.GRANT_READ, place) else ()
+    return Decision(permission, allowed, reason, shown)

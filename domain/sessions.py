@@ -8,7 +8,7 @@ from uuid import UUID
 
 from auth import passwords
 from auth.permissions import Permission
-from auth.principals import Principal
+from auth.principals import Place, Principal
 from auth.tokens import TokenIssuer, new_refresh_token, refresh_digest
 from db import access, users
 from db.database import Database, Session, Touched
@@ -140,7 +140,7 @@ async def revoke(session: Session, actor: Principal, *, session_id: str) -> Sess
     """
     key = key_of(session_id, Kind.SESSION)
     found = (await access.sessions_by_ids(session, [key])).get(key) if key else None
-    if found is None or not (found.user_id == actor.user_id or actor.may(Permission.SESSION_MANAGE)):
+    if found is None or not actor.may(Permission.SESSION_MANAGE, Place(None, found.user_id)):
         raise Refused(not_found("session", session_id, "input", "id"))
     if await access.revoke_sessions(session, found.user_id, only=found.id):
         await publish(
@@ -149,13 +149,13 @@ async def revoke(session: Session, actor: Principal, *, session_id: str) -> Sess
     return (await access.sessions_by_ids(session, [found.id]))[found.id]
 
 
-async def change_password(db: Database, actor: Principal, *, current: str, new: str) -> int:
+async def change_password(db: Database, *, user_id: UUID, session_id: UUID, current: str, new: str) -> int:
     """Give oneself another password; every other session of the user ends, and this one stays. How many ended.
 
     Raises `Refused` when the current password is wrong or the new one is weak, or is the current one.
     """
     async with db.reading() as session:
-        username, stored = await users.digest_of(session, actor.user_id)
+        username, stored = await users.digest_of(session, user_id)
     wrong = NotAuthenticated(message="The current password is wrong.", path=("input", "currentPassword"))
     if not await check_password(current, stored) or stored is None:
         raise Refused(wrong)
@@ -165,14 +165,12 @@ async def change_password(db: Database, actor: Principal, *, current: str, new: 
         raise Refused(Invalid(code=ErrorCode.WEAK_PASSWORD, message=reason, path=("input", "newPassword")))
     digest = await digest_password(new)
     async with db.transaction() as session:
-        if not await users.exchange_password(session, actor.user_id, old=stored, new=digest):
+        if not await users.exchange_password(session, user_id, old=stored, new=digest):
             raise Refused(wrong)
-        session.touched.append(Touched(global_id(Kind.USER, actor.user_id), None))
-        ended = await access.revoke_sessions(session, actor.user_id, but=actor.session_id)
+        session.touched.append(Touched(global_id(Kind.USER, user_id), None))
+        ended = await access.revoke_sessions(session, user_id, but=session_id)
         if ended:
-            await publish(
-                session, EventType.SESSION_REVOKED, actor.user_id, project_id=None, actor=user_actor(actor.user_id)
-            )
+            await publish(session, EventType.SESSION_REVOKED, user_id, project_id=None, actor=user_actor(user_id))
     return ended
 
 

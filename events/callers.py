@@ -1,8 +1,8 @@
-"""The callers with open connections to this process, and the end of those whose session is over.
+"""The callers with open connections to this process, and the end of those whose session or API token is over.
 
-A session that ends, anywhere, rings a topic; each process then asks once about all the sessions it has connections of,
-and closes those that have ended. It asks as often as any reader whom nobody wakes, so without Redis, and after a
-change that rings nobody, it takes a little longer.
+What ends, anywhere, rings a topic; each process then asks once about all the sessions and secrets of tokens it has
+connections of, and closes those that have ended. It asks as often as any reader whom nobody wakes, so without Redis,
+and after a change that rings nobody, it takes a little longer.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 from uuid import UUID
 
-from db import access
+from db import access, api_tokens
 from db.database import Database, DatabaseUnavailable
 from db.grants import CALLERS
 from events.wakeups import Bell, Wakeups
@@ -22,7 +22,7 @@ class Callers:
     def __init__(self, db: Database, wakeups: Wakeups) -> None:
         self._db = db
         self._wakeups = wakeups
-        self._open: defaultdict[UUID, set[Callable[[], None]]] = defaultdict(set)
+        self._open: defaultdict[UUID | bytes, set[Callable[[], None]]] = defaultdict(set)
         self._bell: Bell | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -36,20 +36,20 @@ class Callers:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     @contextlib.contextmanager
-    def connected(self, session_id: UUID, ended: Callable[[], None]) -> Iterator[None]:
-        """While a connection of this session is open: `ended` is called when the session is over.
+    def connected(self, credential: UUID | bytes, ended: Callable[[], None]) -> Iterator[None]:
+        """While a connection of a session, or of the secret with this digest, is open; `ended` is called at its end.
 
-        Also when it ended just before: the session is looked up again at once.
+        Also when it ended just before: it is looked up again at once.
         """
-        self._open[session_id].add(ended)
+        self._open[credential].add(ended)
         if self._bell is not None:
             self._bell.ring()
         try:
             yield
         finally:
-            self._open[session_id].discard(ended)
-            if not self._open[session_id]:
-                del self._open[session_id]
+            self._open[credential].discard(ended)
+            if not self._open[credential]:
+                del self._open[credential]
 
     async def _watch(self) -> None:
         with self._wakeups.watching(CALLERS) as self._bell:
@@ -65,8 +65,14 @@ class Callers:
         if not asked:
             return
         async with self._db.reading() as session:
-            still_open = await access.still_open(session, asked)
-        for session_id in asked:
-            if session_id not in still_open:
-                for ended in tuple(self._open.get(session_id, ())):
+            still_open: set[UUID | bytes] = set()
+            sessions = [credential for credential in asked if isinstance(credential, UUID)]
+            if sessions:
+                still_open |= await access.still_open(session, sessions)
+            secrets = [credential for credential in asked if isinstance(credential, bytes)]
+            if secrets:
+                still_open |= await api_tokens.still_good(session, secrets)
+        for credential in asked:
+            if credential not in still_open:
+                for ended in tuple(self._open.get(credential, ())):
                     ended()

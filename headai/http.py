@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from db.database import DatabaseUnavailable
 from headai.authentication import authenticate, context_for
 from headai.explorer import explorer_page
-from headai.requests import BadRequest, Operation, asked, encoded, posted
+from headai.requests import BadRequest, Operation, address_of, asked, encoded, posted
 from monitoring.health import HealthStatus
 from monitoring.metrics import exposition
 from resolvers.context import Services
@@ -42,7 +42,7 @@ class GraphQLEndpoint(HTTPEndpoint):
         content_type = _negotiated(request)
         services: Services = request.state.services
         try:
-            caller = await authenticate(services, request.headers.get("authorization"))
+            caller = await authenticate(services, request.headers.get("authorization"), address_of(request))
         except DatabaseUnavailable:
             return _answer(unavailable(), content_type, 503)
         response, executed = await respond(

@@ -17,10 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from db.database import DatabaseUnavailable
-from headai.authentication import SESSION_ENDED, TOKEN_EXPIRED, Caller, authenticate, context_for
+from headai.authentication import Caller, authenticate, context_for
 from headai.delivery import Delivery, cursor_of
 from headai.http import refused, unavailable
-from headai.requests import BadRequest, Operation, asked, encoded, posted
+from headai.requests import BadRequest, Operation, address_of, asked, encoded, posted
 from monitoring.metrics import METRICS
 from resolvers.context import Services
 from schema.execution import stream
@@ -45,7 +45,7 @@ class GraphQLStream(HTTPEndpoint):
     async def _stream(self, request: Request, operation: Operation) -> Response:
         services = request.state.services
         try:
-            caller = await authenticate(services, request.headers.get("authorization"))
+            caller = await authenticate(services, request.headers.get("authorization"), address_of(request))
         except DatabaseUnavailable:
             return Response(encoded(unavailable()), 503, {"content-type": "application/json"})
         variables = dict(operation.variables or {})
@@ -71,7 +71,7 @@ class EventStream(StreamingResponse):
         )
         self._results = results
         self._services = services
-        self._claims = caller.claims
+        self._caller = caller
 
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -93,13 +93,14 @@ class EventStream(StreamingResponse):
             if not end.done():
                 end.set_result(unauthenticated(reason))
 
-        if self._claims is None:
+        caller = self._caller
+        if caller.presence is None or caller.until is None:
             yield end
             return
-        seconds = (self._claims.expires_at - datetime.now(UTC)).total_seconds()
-        expiry = asyncio.get_running_loop().call_later(seconds, because, TOKEN_EXPIRED)
+        seconds = (caller.until - datetime.now(UTC)).total_seconds()
+        expiry = asyncio.get_running_loop().call_later(seconds, because, caller.expired)
         try:
-            with self._services.callers.connected(self._claims.session_id, partial(because, SESSION_ENDED)):
+            with self._services.callers.connected(caller.presence, partial(because, caller.farewell)):
                 yield end
         finally:
             expiry.cancel()

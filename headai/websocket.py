@@ -16,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from db.database import DatabaseUnavailable
-from headai.authentication import NOBODY, SESSION_ENDED, Caller, authenticate, context_for, reload
+from headai.authentication import NOBODY, Caller, authenticate, context_for, reload
 from headai.delivery import Delivery
 from headai.http import unavailable
-from headai.requests import BadRequest, Operation, decoded, encoded
+from headai.requests import BadRequest, Operation, address_of, decoded, encoded
 from monitoring.metrics import METRICS
 from resolvers.context import Services
 from schema.execution import stream
@@ -158,7 +158,9 @@ class Connection:
     async def _sign_in(self, payload: Any) -> None:
         given = payload.get("authorization") if isinstance(payload, dict) else None
         try:
-            caller = await authenticate(self._services, given if isinstance(given, str) else None)
+            caller = await authenticate(
+                self._services, given if isinstance(given, str) else None, address_of(self._socket)
+            )
         except DatabaseUnavailable as error:
             raise Closed(1013, "The database cannot be reached.") from error
         if caller.rejected is not None:
@@ -167,20 +169,20 @@ class Connection:
         self._presence.close()
         account = context_for(self._services, self._socket, caller).account
         self._presence.enter_context(_one_more(account.key, self._services.limits.max_sockets_per_caller))
-        if caller.claims is not None:
-            self._presence.enter_context(self._services.callers.connected(caller.claims.session_id, self._ended))
+        if caller.presence is not None:
+            self._presence.enter_context(self._services.callers.connected(caller.presence, self._ended))
         if self._expiry is not None:
             self._expiry.cancel()
         if caller.until is not None:
             seconds = (caller.until - datetime.now(UTC)).total_seconds()
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(seconds, self._close_soon, 4403, "The access token has expired.")
+            self._expiry = loop.call_later(seconds, self._close_soon, 4403, caller.expired)
 
     def _ended(self) -> None:
-        """The session is over: nothing more is sent, and the socket closes."""
+        """The session or the API token is over: nothing more is sent, and the socket closes."""
         for task in self._running.values():
             task.cancel()
-        self._close_soon(4403, SESSION_ENDED)
+        self._close_soon(4403, self._caller.farewell)
 
     def _close_soon(self, code: int, reason: str) -> None:
         closing = asyncio.ensure_future(self._close(code, reason))
@@ -218,14 +220,13 @@ class Connection:
             return _bad(f"At most {most} operations run on one connection.")
         try:
             operation = Operation.of(payload)
-            if self._caller.claims is not None:
-                self._caller = await reload(self._services, self._caller.claims)
+            caller = await reload(self._services, self._caller, address_of(self._socket))
         except BadRequest as error:
             return _bad(str(error))
         except DatabaseUnavailable:
             errors: list[dict[str, Any]] = unavailable()["errors"]
             return errors
-        context = context_for(self._services, self._socket, self._caller)
+        context = context_for(self._services, self._socket, caller)
         delivery = Delivery("websocket", self._services.limits.slow_client_timeout)
         results = stream(operation.query, operation.variables, operation.name, context)
         async with aclosing(results):

@@ -22,6 +22,7 @@ _NOT_ALNUM = re.compile(r"[^a-z0-9]")
 _IN_TEXT = (
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@/]+@", re.I), r"\1:***@"),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.I), r"\1 ***"),
+    (re.compile(r"\b(headai_)[\w-]{20,}"), r"\1***"),
     (re.compile(r"\b(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"']+", re.I), r"\1***"),
 )
 

@@ -91,7 +91,7 @@ class Trail:
             action=action,
             outcome=outcome,
             user_id=self.user_id,
-            token_id=None,
+            token_id=self.context.principal.token_id if self.context.principal else None,
             actor=user_actor(self.user_id) if self.user_id else None,
             actor_name=claimed[:_LONGEST_NAME],
             project_id=about.key if about is not None and about.kind is Kind.PROJECT else None,

@@ -68,6 +68,10 @@ class SignInRequired(Exception):
     """The operation needs a caller, and this one brought no valid credentials."""
 
 
+class SessionRequired(Exception):
+    """The operation is for somebody who signed in, and this caller came by an API token."""
+
+
 class PermissionRequired(Exception):
     """A stream needs a permission that its reader does not hold, or holds no longer."""
 
@@ -121,6 +125,13 @@ class Context:
         if self.principal is None:
             raise SignInRequired
         return self.principal
+
+    @property
+    def session_id(self) -> UUID:
+        """The session the caller came by. Raises `SignInRequired`, or `SessionRequired` for an API token."""
+        if self.caller.session_id is None:
+            raise SessionRequired
+        return self.caller.session_id
 
     @property
     def actor(self) -> str:

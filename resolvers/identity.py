@@ -119,10 +119,11 @@ async def refresh_tokens(info: Info, input: RefreshTokensInput) -> sessions.Toke
 
 
 async def logout(info: Info, input: LogoutInput) -> int:
-    caller = info.context.caller
-    async with info.context.db.transaction() as session:
+    context: Context = info.context
+    session_id = context.session_id
+    async with context.db.transaction() as session:
         return await sessions.logout(
-            session, user_id=caller.user_id, session_id=caller.session_id, everywhere=input.everywhere
+            session, user_id=context.caller.user_id, session_id=session_id, everywhere=input.everywhere
         )
 
 
@@ -132,8 +133,13 @@ async def revoke_session(info: Info, input: RevokeSessionInput) -> Session:
 
 
 async def change_password(info: Info, input: ChangePasswordInput) -> int:
+    context: Context = info.context
     return await sessions.change_password(
-        info.context.db, info.context.caller, current=input.current_password, new=input.new_password
+        context.db,
+        user_id=context.caller.user_id,
+        session_id=context.session_id,
+        current=input.current_password,
+        new=input.new_password,
     )
 
 

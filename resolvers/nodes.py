@@ -29,6 +29,7 @@ LOADERS: dict[Kind, Loader] = {
     Kind.UPLOAD: loaders.upload,
     Kind.SERIES: loaders.metric_series,
     Kind.SESSION: loaders.session,
+    Kind.API_TOKEN: loaders.api_token,
     Kind.EVENT: loaders.event,
     Kind.AUDIT_EVENT: loaders.audit_event,
     Kind.RUN: loaders.run,

@@ -19,6 +19,7 @@ from schema.fields import identity, query, relation, shows
 from schema.nodes import Node, UncountedConnection
 
 if TYPE_CHECKING:
+    from schema.api_tokens import ApiToken
     from schema.identity import Actor
     from schema.projects import Project
 
@@ -31,6 +32,9 @@ class AuditEvent(Node):
     outcome: AuditOutcome
     actor: Annotated["Actor", strawberry.lazy("schema.identity")] | None = relation(loaders.actor, by="actor")
     actor_name: str = strawberry.field(description="Kept as text, so the entry outlives the account.")
+    via_token: Annotated["ApiToken", strawberry.lazy("schema.api_tokens")] | None = relation(
+        loaders.api_token, by="token_id"
+    )
     project: Annotated["Project", strawberry.lazy("schema.projects")] | None = relation(
         loaders.project, by="project_id"
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
@@ -14,6 +15,7 @@ from db.vocabulary import AuditAction, AuditOutcome
 from resolvers.audit import Trail
 from resolvers.context import Info, SignInRequired
 from resolvers.inputs.limits import Sensitive
+from resolvers.inputs.scalars import show_duration
 from schema.arguments import graphql_name
 from schema.directives import AuditedDirective
 from schema.failures import ApiError, Code
@@ -88,6 +90,8 @@ def without_secrets(value: Any) -> Any:
     """An input object as JSON, with its @sensitive values hidden."""
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, timedelta):
+        return show_duration(value)
     definition = getattr(type(value), "__strawberry_definition__", None)
     if definition is not None:
         return {

@@ -12,6 +12,7 @@ from strawberry.types import ExecutionContext
 
 from resolvers.inputs.scalars import SCALARS
 from schema import refusals
+from schema.api_tokens import ApiTokenMutations
 from schema.audit import AuditQueries
 from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptions
 from schema.documents import DocumentCache
@@ -45,6 +46,7 @@ QUERIES: tuple[type, ...] = (
 MUTATIONS: tuple[type, ...] = (
     IdentityMutations,
     GrantMutations,
+    ApiTokenMutations,
     ProjectMutations,
     DatasetMutations,
     ModelMutations,

@@ -19,7 +19,7 @@ from domain.refusals import Refused
 from events.budgets import OverBudget
 from events.cursors import CursorExpired, CursorInvalid
 from ml.processes import ChildFailure, ChildRaised
-from resolvers.context import PermissionRequired, SignInRequired
+from resolvers.context import PermissionRequired, SessionRequired, SignInRequired
 from resolvers.inputs.scalars import show_duration
 from storage.objects import StoreUnavailable
 
@@ -98,6 +98,8 @@ def _in_our_words(error: Exception) -> ApiError | None:
             return error
         case SignInRequired():
             return unauthenticated()
+        case SessionRequired():
+            return ApiError(Code.FORBIDDEN, "An API token does not do this: sign in.")
         case PermissionRequired(permission=permission) | OutOfSight(permission=permission):
             return forbidden(permission)
         case CannotGetOperationTypeError(operation_name=name):

@@ -26,6 +26,7 @@ from schema.nodes import Connection, Node, UncountedConnection
 from schema.refusals import UserError
 
 if TYPE_CHECKING:
+    from schema.api_tokens import ApiToken
     from schema.grants import PermissionDecision
     from schema.projects import Project
     from schema.service import RateLimit
@@ -54,6 +55,12 @@ class User(Node):
         by="id",
         args=first_args,
         guard=requires(Permission.SESSION_MANAGE, resource="id"),
+    )
+    api_tokens: Connection[Annotated["ApiToken", strawberry.lazy("schema.api_tokens")]] | None = relation(
+        loaders.api_tokens_of_user,
+        by="id",
+        args=first_args,
+        guard=requires(Permission.TOKEN_MANAGE, resource="id"),
     )
     audit_events: UncountedConnection[AuditEvent] | None = relation(
         loaders.audit_events_of_user, by="id", args=first_args, guard=requires(Permission.AUDIT_READ)
@@ -95,6 +102,9 @@ class Viewer:
     principal: Principal = relation(loaders.user, by="user_id")
     user: User | None = relation(loaders.user, by="user_id")
     session: Session | None = relation(loaders.session, by="session_id")
+    api_token: Annotated["ApiToken", strawberry.lazy("schema.api_tokens")] | None = relation(
+        loaders.api_token, by="token_id"
+    )
     permissions: list[Permission] = computed(
         lambda root: sorted(root.permissions),
         description="Global permissions. Ask `viewerCan` on a resource for the rest.",

@@ -148,4 +148,11 @@ async def test_nothing_old_is_overlooked(hand, statements):
         await forget_once(hand)
 
     deleted = [statement.split()[2] for statement in seen if statement.startswith("DELETE")]
-    assert deleted == ["predictions", "idempotency_keys", "run_log_batches", "sessions", "refresh_tokens"]
+    assert deleted == [
+        "predictions",
+        "idempotency_keys",
+        "run_log_batches",
+        "sessions",
+        "refresh_tokens",
+        "api_token_secrets",
+    ]

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from db import access, idempotency, predictions, runs
+from db import access, api_tokens, idempotency, predictions, runs
 from db.database import DatabaseUnavailable
 from db.jobs import Job, enqueue
 from domain import external
@@ -84,6 +84,7 @@ async def forget_once(worker: Worker) -> None:
         partial(runs.forget_old_batches_of_lines, limit=AT_ONCE),
         partial(access.forget_old_sessions, limit=AT_ONCE),
         partial(access.forget_old_refresh_tokens, limit=AT_ONCE),
+        partial(api_tokens.forget_old_secrets, limit=AT_ONCE),
     ):
         forgotten = AT_ONCE
         while forgotten == AT_ONCE:

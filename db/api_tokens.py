@@ -212,6 +212,16 @@ async def revoke(session: Session, id: UUID) -> ApiToken | None:
     )
 
 
+async def revoke_all(session: Session, owner_id: UUID) -> int:
+    """End every token of a person; how many still counted."""
+    session.topics.add(CALLERS)
+    return await session.run(
+        update(api_tokens)
+        .where(api_tokens.c.owner_id == owner_id, api_tokens.c.revoked_at.is_(None))
+        .values(revoked_at=func.clock_timestamp())
+    )
+
+
 async def forget_old_secrets(session: Session, *, limit: int) -> int:
     """Delete digests of secrets that do not count any more, at most `limit`; how many."""
     return await session.run(_FORGET_SECRETS, limit=limit)

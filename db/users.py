@@ -1,17 +1,20 @@
 """Queries on users."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, exists, func, literal, or_, select, true, update
+import asyncpg
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, delete, exists, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.conditions import instant, one_of, words
 from db.database import Prepared, Session
+from db.grants import CALLERS
 from db.ids import Kind, key_of, new_id
 from db.paging import Order, Page, PageArgs, page
 from db.rows import User, columns
-from db.tables import team_members, users
+from db.tables import grants, metadata, team_members, users
 from db.vocabulary import UserStatus
 
 _ROW = columns(User, users)
@@ -20,7 +23,12 @@ _BY_USERNAME = Prepared(select(*_ROW).where(users.c.username == bindparam("usern
 _DIGEST = Prepared(
     select(users.c.id, users.c.password_digest, users.c.status).where(users.c.username == bindparam("username"))
 )
-_SEEN = Prepared(update(users).where(users.c.id == bindparam("user")).values(last_seen_at=func.clock_timestamp()))
+_SIGNED_IN = Prepared(
+    update(users)
+    .where(users.c.id == bindparam("user"), users.c.status == UserStatus.ACTIVE.value)
+    .values(last_seen_at=func.clock_timestamp())
+)
+_LOCK = Prepared(select(*_ROW).where(users.c.id == bindparam("user")).with_for_update(key_share=True))
 ORDERS = {
     "USERNAME": (users.c.username, users.c.id),
     "CREATED_AT": (users.c.created_at, users.c.id),
@@ -121,8 +129,37 @@ async def set_password(session: Session, user_id: UUID, digest: str) -> None:
     )
 
 
-async def note_seen(session: Session, user_id: UUID) -> None:
-    await session.run(_SEEN, user=user_id)
+async def note_signed_in(session: Session, user_id: UUID) -> bool:
+    """Whether the account is active; nobody suspends it until the transaction has ended."""
+    return await session.run(_SIGNED_IN, user=user_id) == 1
+
+
+async def lock(session: Session, id: UUID) -> User | None:
+    """The account, which nobody else changes or deletes until the transaction ends."""
+    return await session.first(User, _LOCK, user=id)
+
+
+async def change_unless_taken(session: Session, id: UUID, **values: Any) -> User | None:
+    """The account as it is then; None when the address belongs to somebody else."""
+    statement = update(users).where(users.c.id == id).values(**values, updated_at=func.clock_timestamp())
+    try:
+        async with session.connection.transaction():
+            return await session.first(User, statement.returning(*_ROW))
+    except asyncpg.UniqueViolationError:
+        return None
+
+
+async def remove(session: Session, id: UUID, *, heir: UUID | None) -> None:
+    """Delete an account with its sessions, tokens, grants and memberships.
+
+    What it made becomes the heir's, or nobody's; the grants it gave nobody's, for the heir did not give them.
+    """
+    if heir is not None:
+        for table in metadata.sorted_tables:
+            if "created_by" in table.c and table is not grants:
+                await session.run(update(table).where(table.c.created_by == id).values(created_by=heir))
+    session.topics.add(CALLERS)
+    await session.run(delete(users).where(users.c.id == id))
 
 
 async def any_exists(session: Session) -> bool:

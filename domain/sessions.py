@@ -21,6 +21,9 @@ from events.log import publish, user_actor
 _HASHING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="argon2")
 
 
+_WRONG = NotAuthenticated(message="Username or password is wrong.", path=("input", "username"))
+
+
 class Tokens(NamedTuple):
     """What a client holds of a session: the access token, and the refresh token that renews it."""
 
@@ -36,6 +39,7 @@ class Tokens(NamedTuple):
 class Attempts(Protocol):
     """Counts wrong passwords by name and by address (`events.attempts`)."""
 
+    async def hold_up(self, username: str, address: str | None) -> None: ...
     async def locked(self, username: str, address: str | None) -> timedelta | None: ...
     async def failed(self, username: str, address: str | None) -> None: ...
     async def succeeded(self, username: str) -> None: ...
@@ -47,17 +51,19 @@ async def authenticate(
     """Whose name and password these are.
 
     Raises `Refused` with one and the same answer, after the same work, for an unknown user and a wrong password; after
-    too many of them with ACCOUNT_LOCKED, also for the right one. The lock is looked at again after the work, so that
-    many attempts at once get no further than one after the other.
+    too many of them with ACCOUNT_LOCKED, also for the right one. Before that everybody waits who tries the name again
+    and again. The lock is looked at again after the work, so that many attempts at once get no further than one after
+    the other.
     """
     await _refuse_when_locked(attempts, username, ip_address)
+    await attempts.hold_up(username, ip_address)
     async with db.reading() as session:
         account = await users.password_of(session, username)
     user_id, stored, status = account or (None, None, None)
     right = await check_password(password, stored)
     if user_id is None or not right or status != UserStatus.ACTIVE:
         await attempts.failed(username, ip_address)
-        raise Refused(NotAuthenticated(message="Username or password is wrong.", path=("input", "username")))
+        raise Refused(_WRONG)
     await _refuse_when_locked(attempts, username, ip_address)
     await attempts.succeeded(username)
     return user_id
@@ -85,11 +91,12 @@ async def login(
     ip_address: str | None,
     user_agent: str | None,
 ) -> Tokens:
-    """Open a session for a user who has shown who they are."""
+    """Open a session for a user who has shown who they are. Raises `Refused` for one who was suspended meanwhile."""
+    if not await users.note_signed_in(session, user_id):
+        raise Refused(_WRONG)
     opened = await access.open_session(
         session, user_id=user_id, lifetime=lifetime, ip_address=ip_address, user_agent=user_agent
     )
-    await users.note_seen(session, user_id)
     session.touched.append(Touched(global_id(Kind.USER, user_id), None))
     return await _tokens(session, issuer, user_id, opened.id, opened.expires_at)
 

@@ -134,6 +134,10 @@ async def join(session: Session, actor: Principal, team: Team, user_id: UUID) ->
     await _joined(session, actor, team, await teams.add_members(session, team.id, [user_id]))
 
 
+async def leave(session: Session, actor: Principal, team: Team, user_id: UUID) -> None:
+    await _left(session, actor, team, await teams.remove_members(session, team.id, [user_id]))
+
+
 async def _held(session: Session, id: str) -> Team:
     """The team, held until the transaction ends. Raises `Refused`."""
     key = key_of(id, Kind.TEAM)

@@ -1,8 +1,10 @@
 """Wrong passwords, counted by account and by address: in Redis for all processes together, else in this process.
 
-Names that no account has are counted like others, so a lock tells nothing about who exists. Keys hold digests of names.
+Names that no account has are counted like others, so neither a delay nor a lock tells who exists. Keys hold digests of
+names.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Iterable
@@ -15,6 +17,11 @@ from redis.exceptions import RedisError
 
 MOST_PER_ACCOUNT = 10
 LOCKED = timedelta(minutes=15)
+FREE_PER_ACCOUNT, FREE_PER_ADDRESS = 3, 30
+"""After so many wrong passwords everybody waits who tries this name, or comes from this address."""
+DOUBLES_PER_ACCOUNT, DOUBLES_PER_ADDRESS = 1, 30
+"""After how many more the wait is twice as long."""
+LONGEST_DELAY = timedelta(seconds=2)
 _REDIS_IS_AWAY = (RedisError, OSError, TimeoutError)
 _MOST_REMEMBERED = 10_000
 _COUNT = """
@@ -30,11 +37,15 @@ class _Counted(NamedTuple):
 
 
 class Attempts:
-    """Where the limit is reached nobody gets in for a quarter of an hour; before it a count lasts as long."""
+    """Where the limit is reached nobody gets in for a quarter of an hour; before it a count lasts as long.
 
-    def __init__(self, redis: Redis, *, most_per_address: int) -> None:
+    `delay` is the first wait of somebody who tries again and again; zero lets nobody wait.
+    """
+
+    def __init__(self, redis: Redis, *, most_per_address: int, delay: timedelta) -> None:
         self._redis = redis
         self._most_per_address = most_per_address
+        self._delay = delay.total_seconds()
         self._here: dict[str, _Counted] = {}
 
     async def locked(self, username: str, address: str | None) -> timedelta | None:
@@ -42,6 +53,22 @@ class Attempts:
         waits = [await self._wait(key, most) for key, most in self._keys(username, address)]
         longest = max(waits)
         return timedelta(seconds=round(longest, 1) or 0.1) if longest > 0 else None
+
+    async def hold_up(self, username: str, address: str | None) -> None:
+        """Wait, longer with every wrong password for this name and with many from this address."""
+        seconds = await self.seconds_of_delay(username, address)
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    async def seconds_of_delay(self, username: str, address: str | None) -> float:
+        counts = [await self._counted(key) for key, _ in self._keys(username, address)]
+        steps = ((FREE_PER_ACCOUNT, DOUBLES_PER_ACCOUNT), (FREE_PER_ADDRESS, DOUBLES_PER_ADDRESS))
+        waits = (
+            self._delay * 2 ** min((count.failures - free) // doubles, 32)
+            for count, (free, doubles) in zip(counts, steps, strict=False)
+            if count.failures >= free
+        )
+        return min(max(waits, default=0.0), LONGEST_DELAY.total_seconds())
 
     async def failed(self, username: str, address: str | None) -> None:
         for key, most in self._keys(username, address):
@@ -62,12 +89,17 @@ class Attempts:
             yield f"headai:attempts:address:{address}", self._most_per_address
 
     async def _wait(self, key: str, most: int) -> float:
+        counted = await self._counted(key)
+        return counted.until - time.monotonic() if counted.failures >= most else 0.0
+
+    async def _counted(self, key: str) -> _Counted:
+        now = time.monotonic()
         try:
             count, left = await self._redis.get(key), await self._redis.pttl(key)
         except _REDIS_IS_AWAY:
-            counted = self._here.get(key)
-            return counted.until - time.monotonic() if counted is not None and counted.failures >= most else 0.0
-        return int(left) / 1000 if count is not None and int(count) >= most else 0.0
+            known = self._here.get(key)
+            return known if known is not None and known.until > now else _Counted(0, now)
+        return _Counted(int(count), now + int(left) / 1000) if count is not None else _Counted(0, now)
 
     def _count_here(self, key: str, most: int) -> None:
         now = time.monotonic()

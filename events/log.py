@@ -37,6 +37,7 @@ SUBJECTS: dict[EventType, Kind] = {
     EventType.MODEL_ALIAS_CHANGED: Kind.MODEL,
     EventType.USER_CREATED: Kind.USER,
     EventType.USER_UPDATED: Kind.USER,
+    EventType.USER_DELETED: Kind.USER,
     EventType.SESSION_REVOKED: Kind.USER,
     EventType.ROLE_CHANGED: Kind.ROLE,
     EventType.GRANT_CREATED: Kind.GRANT,

@@ -64,7 +64,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             db=db,
             wakeups=wakeups,
             callers=callers,
-            attempts=Attempts(redis, most_per_address=settings.login_attempts_per_address),
+            attempts=Attempts(redis, most_per_address=settings.login_attempts_per_address, delay=settings.login_delay),
             store=store,
             copies=LocalCopies(store, settings.home / "models"),
             children=children,

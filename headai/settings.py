@@ -79,6 +79,13 @@ class CommonSettings(BaseSettings):
         description="Wrong passwords that may come from one address before it is locked out for 15 minutes. An account "
         "is locked after 10, wherever they come from.",
     )
+    login_delay: timedelta = Field(
+        default=timedelta(milliseconds=100),
+        ge=timedelta(0),
+        le=timedelta(seconds=2),
+        description="How long a sign-in waits after the third wrong password for its account (after 30 from its "
+        "address); twice as long after each further one (each further 30), 2 seconds at most. 0 lets nobody wait.",
+    )
     event_retention: timedelta = Field(
         default=timedelta(days=30),
         ge=timedelta(days=1),
@@ -182,6 +189,7 @@ class CommonSettings(BaseSettings):
     @field_validator(
         "access_token_lifetime",
         "refresh_token_lifetime",
+        "login_delay",
         "event_retention",
         "slow_client_timeout",
         "checkpoint_interval",

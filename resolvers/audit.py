@@ -86,13 +86,16 @@ class Trail:
 
     def _entry(self, action: AuditAction, outcome: AuditOutcome) -> Entry:
         request, about = self.context.request, identify(self.asked or "")
-        claimed = str(self.told.get("username") or "anonymous") if self.user_id is None else "anonymous"
+        actor = user_actor(self.user_id) if self.user_id else None
+        claimed = str(self.told.get("username") or "anonymous") if actor is None else "anonymous"
+        if actor is not None and actor == self.asked and self._asked_name is not None:
+            claimed = self._asked_name
         return Entry(
             action=action,
             outcome=outcome,
             user_id=self.user_id,
             token_id=self.context.principal.token_id if self.context.principal else None,
-            actor=user_actor(self.user_id) if self.user_id else None,
+            actor=actor,
             actor_name=claimed[:_LONGEST_NAME],
             project_id=about.key if about is not None and about.kind is Kind.PROJECT else None,
             resource_id=self.asked if about is not None else None,

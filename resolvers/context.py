@@ -127,13 +127,6 @@ class Context:
         return self.principal
 
     @property
-    def session_id(self) -> UUID:
-        """The session the caller came by. Raises `SignInRequired`, or `SessionRequired` for an API token."""
-        if self.caller.session_id is None:
-            raise SessionRequired
-        return self.caller.session_id
-
-    @property
     def actor(self) -> str:
         """The caller as events and the audit log name it."""
         return user_actor(self.caller.user_id)
@@ -144,6 +137,12 @@ class Context:
         if self.principal is not None:
             return Account(f"user:{self.principal.user_id.hex}", self.services.budgets.signed_in)
         return Account(f"address:{self.request.ip_address or 'unknown'}", self.services.budgets.anonymous)
+
+    def require_session(self) -> UUID:
+        """The session the caller came by. Raises `SignInRequired`, or `SessionRequired` for an API token."""
+        if self.caller.session_id is None:
+            raise SessionRequired
+        return self.caller.session_id
 
     def may(self, permission: Permission, place: Place = EVERYWHERE) -> bool:
         return self.principal is not None and self.principal.may(permission, place)

@@ -20,10 +20,13 @@ from resolvers.context import Context, Info
 from resolvers.inputs.identity import (
     ChangePasswordInput,
     CreateUserInput,
+    DeleteUserInput,
     LoginInput,
     LogoutInput,
     RefreshTokensInput,
     RevokeSessionInput,
+    UpdateUserInput,
+    UpdateViewerInput,
     UserFilter,
     UserOrder,
     UserOrderField,
@@ -120,7 +123,7 @@ async def refresh_tokens(info: Info, input: RefreshTokensInput) -> sessions.Toke
 
 async def logout(info: Info, input: LogoutInput) -> int:
     context: Context = info.context
-    session_id = context.session_id
+    session_id = context.require_session()
     async with context.db.transaction() as session:
         return await sessions.logout(
             session, user_id=context.caller.user_id, session_id=session_id, everywhere=input.everywhere
@@ -137,7 +140,7 @@ async def change_password(info: Info, input: ChangePasswordInput) -> int:
     return await sessions.change_password(
         context.db,
         user_id=context.caller.user_id,
-        session_id=context.session_id,
+        session_id=context.require_session(),
         current=input.current_password,
         new=input.new_password,
     )
@@ -160,6 +163,33 @@ async def create_user(info: Info, input: CreateUserInput) -> User:
             role_ids=input.role_ids or [],
             team_ids=input.team_ids or [],
         )
+
+
+async def update_user(info: Info, input: UpdateUserInput) -> User:
+    async with info.context.db.transaction() as session:
+        return await people.update_user(
+            session,
+            info.context.caller,
+            id=input.id,
+            expected_revision=input.expected_revision,
+            display_name=input.display_name,
+            email=input.email,
+            status=input.status,
+            team_ids=input.team_ids,
+        )
+
+
+async def delete_user(info: Info, input: DeleteUserInput) -> User:
+    async with info.context.db.transaction() as session:
+        return await people.delete_user(session, info.context.caller, id=input.id, heir_id=input.transfer_ownership_to)
+
+
+async def update_viewer(info: Info, input: UpdateViewerInput) -> Principal:
+    context: Context = info.context
+    context.require_session()
+    async with context.db.transaction() as session:
+        await people.update_viewer(session, context.caller, display_name=input.display_name, email=input.email)
+    return context.caller
 
 
 async def principal_of(context: Context, user_id: UUID, session_id: UUID) -> Principal | None:

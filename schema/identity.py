@@ -168,6 +168,24 @@ class CreateUserPayload:
 
 
 @strawberry.type
+class UpdateUserPayload:
+    user: User | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class DeleteUserPayload:
+    user: User | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class UpdateViewerPayload:
+    viewer: Viewer | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class CreateTeamPayload:
     team: Team | None
     errors: list[UserError]
@@ -221,6 +239,21 @@ class IdentityMutations:
         guard=requires(Permission.USER_CREATE),
         returns="user",
         audited=AuditAction.USER_CREATE,
+    )
+    update_user: UpdateUserPayload | None = mutation(
+        resolve.update_user,
+        guard=requires(Permission.USER_UPDATE, resource="input.id"),
+        returns="user",
+        audited=AuditAction.USER_UPDATE,
+    )
+    delete_user: DeleteUserPayload | None = mutation(
+        resolve.delete_user,
+        guard=requires(Permission.USER_DELETE, resource="input.id"),
+        returns="user",
+        audited=AuditAction.USER_DELETE,
+    )
+    update_viewer: UpdateViewerPayload | None = mutation(
+        resolve.update_viewer, guard=viewer, returns="viewer", audited=AuditAction.USER_UPDATE
     )
     create_team: CreateTeamPayload | None = mutation(
         resolve_teams.create_team,

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -29,6 +30,7 @@ async def settings_for(servers: EmbeddedStack, home: Path) -> Settings:
         s3_region=servers.s3.region,
         s3_access_key=servers.s3.access_key,
         s3_secret_key=servers.s3.secret_key,
+        login_delay=timedelta(0),
     )
     await asyncio.to_thread(upgrade, made.database_url)
     async with ObjectStore.open(made.store()) as store:

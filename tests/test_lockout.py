@@ -1,6 +1,7 @@
 """Wrong passwords: ten lock an account, many an address, with Redis and without it."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from redis.asyncio import Redis
@@ -74,7 +75,7 @@ async def test_many_right_passwords_at_once_lock_nobody(sign_in):
 async def attempts(request, services, settings):
     url = settings.redis_url if request.param == "with Redis" else "redis://127.0.0.1:1/0"
     async with Redis.from_url(url, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
-        yield Attempts(redis, most_per_address=12)
+        yield Attempts(redis, most_per_address=60, delay=timedelta(milliseconds=100))
 
 
 async def test_the_counts_are_by_account_and_by_address(attempts):
@@ -84,10 +85,46 @@ async def test_the_counts_are_by_account_and_by_address(attempts):
     assert await attempts.locked("ada", "10.0.0.2") is not None
     assert await attempts.locked("bob", "10.0.0.1") is None
 
-    for name in ("bob", "carol"):
-        await attempts.failed(name, "10.0.0.1")
+    for number in range(50):
+        await attempts.failed(f"name{number}", "10.0.0.1")
     assert await attempts.locked("dave", "10.0.0.1") is not None
     assert await attempts.locked("dave", "10.0.0.2") is None
 
     await attempts.succeeded("ada")
     assert await attempts.locked("ada", "10.0.0.2") is None
+
+
+async def test_the_wait_grows_with_the_wrong_passwords_of_a_name(attempts):
+    waits = []
+    for _ in range(10):
+        waits.append(await attempts.seconds_of_delay("ada", "10.0.0.1"))
+        await attempts.failed("ada", "10.0.0.1")
+
+    assert waits == [0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 2, 2]
+    assert await attempts.seconds_of_delay("bob", "10.0.0.1") == 0
+    await attempts.succeeded("ada")
+    assert await attempts.seconds_of_delay("ada", "10.0.0.2") == 0
+
+
+async def test_the_wait_grows_more_slowly_with_those_of_an_address(attempts):
+    waits = []
+    for number in range(61):
+        waits.append(await attempts.seconds_of_delay("somebody", "10.0.0.1"))
+        await attempts.failed(f"name{number}", "10.0.0.1")
+
+    assert [waits.index(wait) for wait in (0, 0.1, 0.2)] == [0, 30, 60]
+    assert await attempts.seconds_of_delay("somebody", "10.0.0.2") == 0
+
+
+@pytest.mark.parametrize("username", ["ada", "nobody"])
+async def test_signing_in_waits_before_it_looks_whether_the_name_exists(execute, services, username, monkeypatch):
+    waited = []
+
+    async def hold_up(name, address):
+        waited.append(name)
+        raise TimeoutError
+
+    monkeypatch.setattr(services.attempts, "hold_up", hold_up)
+    await execute(LOGIN, input={"username": username, "password": RIGHT})
+
+    assert waited == [username]

@@ -111,6 +111,30 @@ class DeleteTeamInput:
 
 
 @strawberry.input
+class UpdateUserInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    display_name: str | None = UNSET
+    email: str | None = UNSET
+    status: UserStatus | None = UNSET
+    team_ids: list[strawberry.ID] | None = UNSET
+
+
+@strawberry.input
+class DeleteUserInput:
+    id: strawberry.ID
+    transfer_ownership_to: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="Who takes over what the user owns."
+    )
+
+
+@strawberry.input
+class UpdateViewerInput:
+    display_name: str | None = UNSET
+    email: str | None = UNSET
+
+
+@strawberry.input
 class CreateProjectInput:
     slug: str = limited(min_length=2, max_length=63, pattern="^[a-z0-9-]+$")
     name: str

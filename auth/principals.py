@@ -7,7 +7,7 @@ Guards ask it with `Principal.may`, lists and look-ups with `Principal.reach` (`
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -87,7 +87,7 @@ class Rights:
 
     def reach(self, permission: Permission) -> Reach:
         """Everywhere a permission to see something is held."""
-        return _reach(grant for grant in self.grants if permission in grant.permissions)
+        return _reach(self.grants, permission)
 
     def _holds(self, permission: Permission, place: Place) -> bool:
         return any(permission in grant.permissions and grant.covers(place) for grant in self.grants)
@@ -125,13 +125,7 @@ class Principal(Rights):
     @cached_property
     def sight(self) -> Mapping[str, Any]:
         """What the caller may see, as the parameters of the conditions in `db.sight`."""
-        parameters: dict[str, Any] = {}
-        for permission in sorted(READS):
-            parameters |= sight_of(permission, self.reach(permission))
-        inside = [grant for grant in self.grants if not grant.permissions.isdisjoint(SHOWS_PROJECT)]
-        projects = tuple({grant.project_id for grant in inside if grant.project_id is not None})
-        parameters |= sight_of(INSIDE, Reach(any(grant.project_id is None for grant in inside), projects))
-        return parameters | {READER: self.user_id}
+        return {**_sight_by(self.grants), READER: self.user_id}
 
 
 READER = "reader"
@@ -148,13 +142,23 @@ def sight_of(permission: str, reach: Reach) -> dict[str, Any]:
     }
 
 
-def _reach(grants: Iterable[HeldGrant]) -> Reach:
-    held = list(grants)
+def _reach(grants: Iterable[HeldGrant], permission: Permission) -> Reach:
+    held = [grant for grant in grants if permission in grant.permissions]
     return Reach(
         any(grant.project_id is None and grant.resource_id is None for grant in held),
         tuple({g.project_id for g in held if g.project_id is not None and g.resource_id is None}),
         tuple({g.resource_id for g in held if g.resource_id is not None}),
     )
+
+
+@lru_cache(maxsize=4096)
+def _sight_by(grants: tuple[HeldGrant, ...]) -> Mapping[str, Any]:
+    parameters: dict[str, Any] = {}
+    for permission in sorted(READS):
+        parameters |= sight_of(permission, _reach(grants, permission))
+    inside = [grant for grant in grants if not grant.permissions.isdisjoint(SHOWS_PROJECT)]
+    projects = tuple({grant.project_id for grant in inside if grant.project_id is not None})
+    return parameters | sight_of(INSIDE, Reach(any(grant.project_id is None for grant in inside), projects))
 
 
 def _sight(reach: Reach) -> Mapping[str, Any]:

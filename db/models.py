@@ -41,7 +41,6 @@ from db.rows import (
     Json,
     Model,
     ModelAlias,
-    ModelTarget,
     ModelVersion,
     Tags,
     TrainingRun,
@@ -149,26 +148,6 @@ _BASELINES = Prepared(
         .join(_OF_HOLDER, true())
     )
     .where(_in(evaluations.c.id))
-)
-_TARGET = (
-    select(
-        model_versions.c.id,
-        models.c.id.label("model_id"),
-        models.c.project_id,
-        model_versions.c.status,
-        model_versions.c.model_key,
-        model_versions.c.sha256,
-        model_versions.c.manifest_key,
-        model_versions.c.manifest_sha256,
-    )
-    .join(models, models.c.id == model_versions.c.model_id)
-    .where(_IN_SIGHT)
-)
-_TARGET_BY_ID = Prepared(_TARGET.where(model_versions.c.id == bindparam("version")))
-_TARGET_BY_ALIAS = Prepared(
-    _TARGET.join(model_aliases, model_aliases.c.version_id == model_versions.c.id).where(
-        model_aliases.c.model_id == bindparam("model"), model_aliases.c.name == bindparam("alias")
-    )
 )
 _ORDERS = {"NAME": models.c.name, "CREATED_AT": models.c.created_at, "UPDATED_AT": models.c.updated_at}
 _VERSION_ORDERS = {"NUMBER": model_versions.c.number, "CREATED_AT": model_versions.c.created_at}
@@ -577,12 +556,3 @@ async def move_alias(
     assert change is not None
     assert model is not None
     return model, change
-
-
-async def target(
-    session: Session, *, version_id: UUID | None = None, model_id: UUID | None = None, alias: str | None = None
-) -> ModelTarget | None:
-    """The version to predict with: by its key, or by the alias that points at it."""
-    if version_id is not None:
-        return await session.first(ModelTarget, _TARGET_BY_ID, version=version_id)
-    return await session.first(ModelTarget, _TARGET_BY_ALIAS, model=model_id, alias=alias)

@@ -372,11 +372,9 @@ class AliasChange(NamedTuple):
 
 
 class ModelTarget(NamedTuple):
-    """A model version as scoring needs it: whose it is, whether it may be used, and where its files are."""
+    """A model version as scoring needs it: whether it may be used, and where its files are."""
 
     version_id: UUID
-    model_id: UUID
-    project_id: UUID
     status: str
     model_key: str
     sha256: str

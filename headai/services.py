@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from auth.tokens import TokenIssuer
 from db import events, roles
 from db.database import Database
+from domain.predictions import Predictor
 from events.attempts import Attempts
 from events.budgets import Allowance, Budgets
 from events.callers import Callers
@@ -66,8 +67,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             callers=callers,
             attempts=Attempts(redis, most_per_address=settings.login_attempts_per_address, delay=settings.login_delay),
             store=store,
-            copies=LocalCopies(store, settings.home / "models"),
             children=children,
+            predictor=Predictor(LocalCopies(store, settings.home / "models"), children),
             tokens=TokenIssuer.from_pem(signing_key_pem(settings), settings.access_token_lifetime),
             budgets=budgets,
             health=HealthChecks(

@@ -12,6 +12,7 @@ from auth.permissions import Permission
 from auth.principals import EVERYWHERE, Place, Principal
 from auth.tokens import TokenIssuer
 from db.database import Database
+from domain.predictions import Predictor
 from events.attempts import Attempts
 from events.budgets import Account, Balance, Budgets
 from events.callers import Callers
@@ -19,7 +20,6 @@ from events.log import user_actor
 from events.wakeups import Wakeups
 from ml.processes import ChildPool
 from monitoring.health import HealthChecks
-from storage.copies import LocalCopies
 from storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Services:
     callers: Callers
     attempts: Attempts
     store: ObjectStore
-    copies: LocalCopies
     children: ChildPool
+    predictor: Predictor
     tokens: TokenIssuer
     budgets: Budgets
     health: HealthChecks

@@ -9,16 +9,13 @@ from resolvers.inputs.models import PredictInput
 async def predict(info: Info, input: PredictInput) -> Prediction:
     context = info.context
     if input.model.alias is not None:
-        alias = input.model.alias
-        target = await predictions.target_alias(context.db, context.caller, alias.model_id, alias.alias)
+        ref = predictions.by_alias(input.model.alias.model_id, input.model.alias.alias)
     else:
-        target = await predictions.target_version(context.db, context.caller, input.model.id or "")
-    return await predictions.predict(
+        ref = predictions.by_version(input.model.id or "")
+    return await context.services.predictor.predict(
         context.db,
-        context.services.copies,
-        context.services.children,
         context.caller,
-        target=target,
+        ref,
         rows=input.rows,
         probabilities=input.include_probabilities,
         contributions=input.include_contributions,

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select, text, update
 
-from db.ids import Kind, key_of
+from auth.principals import Principal
+from db.ids import Kind, key_of, new_id
 from db.predictions import forget_old
+from db.rows import Prediction
 from db.tables import model_versions, predictions
+from domain.predictions import by_version
+from domain.refusals import Refused
 from ml.spec import Task
 from resolvers.context import Services
 from tests.trained import Run, succeeded_run
@@ -36,6 +41,7 @@ mutation ($input: CreateModelVersionInput!) {
 }
 """
 SET_ALIAS = "mutation ($input: SetModelAliasInput!) { setModelAlias(input: $input) { errors { message } } }"
+REMOVE_ALIAS = "mutation ($input: RemoveModelAliasInput!) { removeModelAlias(input: $input) { errors { message } } }"
 Served = tuple[str, Run]
 LABELS = ["benign", "malignant"]
 
@@ -164,6 +170,63 @@ async def test_an_alias_names_the_version(execute, scientist, served):
     ]
 
 
+async def test_an_alias_that_moved_answers_with_its_new_version_at_once(execute, scientist, served, db):
+    version_id, run = await served()
+    shown = await execute(
+        "query ($id: ID!) { modelVersion(id: $id) { model { id } } }", principal=scientist, id=version_id
+    )
+    model_id = shown["data"]["modelVersion"]["model"]["id"]
+    model = {"alias": {"modelId": model_id, "alias": "live"}}
+
+    async def ask() -> Any:
+        answer = await execute(PREDICT, principal=scientist, input={"model": model, "rows": run.rows[:1]})
+        return answer["data"]["predict"]
+
+    assert [(await ask())["prediction"]["modelVersion"] for _ in range(2)] == [{"number": 1}] * 2
+    made = await execute(
+        CREATE_VERSION, principal=scientist, input={"modelId": model_id, "from": {"copyOfVersionId": version_id}}
+    )
+    second = made["data"]["createModelVersion"]["modelVersion"]["id"]
+    await execute(SET_ALIAS, principal=scientist, input={"modelId": model_id, "alias": "live", "versionId": second})
+    assert (await ask())["prediction"]["modelVersion"] == {"number": 2}
+    await execute(REMOVE_ALIAS, principal=scientist, input={"modelId": model_id, "alias": "live"})
+    gone = await ask()
+
+    assert (gone["prediction"], [error["code"] for error in gone["errors"]]) == (None, ["NOT_FOUND"])
+    assert await kept(db) == 3
+
+
+async def test_a_version_that_was_used_is_not_used_when_it_is_archived(served, predict, db):
+    version_id, run = await served()
+    assert (await predict(version_id, run.rows[:1]))["errors"] == []
+    async with db.transaction() as session:
+        await session.run(update(model_versions).values(status="ARCHIVED"))
+
+    for rows in (run.rows[:1], [{}]):
+        refused = await predict(version_id, rows)
+        assert [(e["code"], e["currentState"]) for e in refused["errors"]] == [("INVALID_STATE", "ARCHIVED")]
+    assert await kept(db) == 1
+
+
+async def test_a_version_that_was_used_is_not_found_when_the_right_is_lost(scientist, served, services, db):
+    """Even when nothing else has asked for the right before: the rule itself is called here."""
+    version_id, run = await served()
+    elsewhere = replace(scientist, grants=tuple(replace(grant, project_id=new_id()) for grant in scientist.grants))
+
+    async def ask(reader: Principal, rows: list[Any]) -> Prediction:
+        return await services.predictor.predict(
+            db.seen_by(reader), reader, by_version(version_id), rows=rows, probabilities=False, contributions=False
+        )
+
+    for _ in range(2):
+        assert len((await ask(scientist, run.rows[:1])).outputs) == 1
+    for rows in (run.rows[:1], [{}]):
+        with pytest.raises(Refused) as refused:
+            await ask(elsewhere, rows)
+        assert [(refusal.code, refusal.id) for refusal in refused.value.refusals] == [("NOT_FOUND", version_id)]
+    assert await kept(db) == 2
+
+
 async def test_a_missing_value_is_null(served, predict):
     version_id, run = await served()
     row = dict.fromkeys(run.rows[0])
@@ -288,7 +351,7 @@ async def test_predictions_of_yesterday_are_deleted(served, predict, db):
     assert await kept(db) == 1
 
 
-async def test_a_prediction_is_two_statements(served, predict, execute, scientist, statements):
+async def test_a_prediction_is_one_statement(served, predict, execute, scientist, statements):
     version_id, run = await served()
     await predict(version_id, run.rows[:1])
 
@@ -299,7 +362,7 @@ async def test_a_prediction_is_two_statements(served, predict, execute, scientis
             input={"model": {"id": version_id}, "rows": run.rows[:1]},
         )
 
-    assert [statement.split()[0] for statement in seen] == ["SELECT", "WITH"]
+    assert [statement.split()[0] for statement in seen] == ["WITH"]
 
 
 async def test_a_damaged_object_is_never_loaded(served, predict, store, db):

@@ -9,6 +9,7 @@ runs them, and a row is made from its columns by position.
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
@@ -19,11 +20,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from auth.principals import ALL_SIGHT, NO_SIGHT, Principal
-
-
-class DatabaseUnavailable(Exception):
-    """PostgreSQL cannot be reached, or refused the connection. Trying again later may help."""
-
+from db.connections import UNREACHABLE, Connections, DatabaseUnavailable, Lent
 
 RowT = TypeVar("RowT", bound=tuple[Any, ...])  # a NamedTuple of `db.rows`, made from columns by position
 Ring = Callable[[frozenset[str]], None]
@@ -32,9 +29,6 @@ _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 IDLE_IN_TRANSACTION = "5s"
 """After so long the locks of a process that stands still in the middle of a transaction are given up."""
 _MAX_COMPILED = 2000
-_UNREACHABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.CannotConnectNowError,
-                asyncpg.AdminShutdownError, asyncpg.CrashShutdownError, asyncpg.TooManyConnectionsError,
-                asyncpg.InternalClientError, asyncpg.IdleInTransactionSessionTimeoutError)  # fmt: skip
 
 
 class Prepared:
@@ -154,7 +148,7 @@ class Database:
         self.watch = watch
         self._sight = ALL_SIGHT
         self._pool_size = pool_size
-        self._pool: asyncpg.Pool | None = None
+        self._connections: Connections | None = None
         self._last_step: Step | None = None
 
     def ending_with(self, step: "Step") -> "Database":
@@ -165,7 +159,7 @@ class Database:
 
     async def __aenter__(self) -> Self:
         try:
-            self._pool = await asyncpg.create_pool(
+            pool = await asyncpg.create_pool(
                 self.url,
                 min_size=0,
                 max_size=self._pool_size,
@@ -179,13 +173,14 @@ class Database:
                     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION,
                 },
             )
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             raise DatabaseUnavailable(str(error)) from error
+        self._connections = Connections(pool)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pool is not None:
-            await self._pool.close()
+        if self._connections is not None:
+            await self._connections.close()
 
     def seen_by(self, reader: Principal | None) -> "Database":
         """The same database, in which a reader finds what that reader may see (`db.sight`), and nobody nothing."""
@@ -193,11 +188,9 @@ class Database:
         seen._sight = NO_SIGHT if reader is None else reader.sight
         return seen
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Session]:
+    def reading(self) -> "Reading":
         """A session whose statements each stand alone. Raises `DatabaseUnavailable`."""
-        async with self._connection() as connection:
-            yield Session(connection, self.watch, self._sight)
+        return Reading(self._lent(), self.watch, self._sight)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -205,7 +198,7 @@ class Database:
 
         Raises `DatabaseUnavailable` when the connection is lost: whether it committed is then unknown to the caller.
         """
-        async with self._connection() as connection:
+        async with self._lent() as connection:
             session = Session(connection, self.watch, self._sight)
             async with connection.transaction():
                 yield session
@@ -214,18 +207,28 @@ class Database:
         if session.topics and self.ring is not None:
             self.ring(frozenset(session.topics))
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        assert self._pool is not None, "the database is opened with `async with`"
-        try:
-            async with self._pool.acquire(timeout=10) as connection:
-                try:
-                    yield connection
-                except asyncpg.InternalClientError:
-                    connection.terminate()  # a server that was killed left it in the middle of something
-                    raise
-        except _UNREACHABLE as error:
-            raise DatabaseUnavailable(str(error) or type(error).__name__) from error
+    def _lent(self) -> Lent:
+        assert self._connections is not None, "the database is opened with `async with`"
+        return self._connections.lent()
+
+
+class Reading:
+    """The block of `Database.reading`."""
+
+    __slots__ = ("_lent", "_sight", "_watch")
+
+    def __init__(self, lent: Lent, watch: Callable[[str], None] | None, sight: Mapping[str, Any]) -> None:
+        self._lent = lent
+        self._watch = watch
+        self._sight = sight
+
+    async def __aenter__(self) -> Session:
+        return Session(await self._lent.__aenter__(), self._watch, self._sight)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._lent.__aexit__(kind, error, trace)
 
 
 Step = Callable[[Session], Awaitable[None]]

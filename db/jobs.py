@@ -20,7 +20,8 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.errors import RetryRequested
 from pgqueuer.queries import Queries
 
-from db.database import DatabaseUnavailable, Session
+from db.connections import DatabaseUnavailable
+from db.database import Session
 
 ABANDONED_AFTER = timedelta(seconds=6)
 _LOOK_EVERY = timedelta(seconds=2)

@@ -13,7 +13,8 @@ from typing import Self
 from uuid import UUID
 
 from db import access, api_tokens
-from db.database import Database, DatabaseUnavailable
+from db.connections import DatabaseUnavailable
+from db.database import Database
 from db.grants import CALLERS
 from events.wakeups import Bell, Wakeups
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from headai.settings import CommonSettings, Settings, SettingsError, StackSettings, settings_table
 
 app = typer.Typer(

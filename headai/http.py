@@ -7,7 +7,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from headai.authentication import authenticate, context_for
 from headai.explorer import explorer_page
 from headai.requests import BadRequest, Operation, address_of, asked, encoded, posted

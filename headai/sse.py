@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from headai.authentication import Caller, authenticate, context_for
 from headai.delivery import Delivery, cursor_of
 from headai.http import refused, unavailable

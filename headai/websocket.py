@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from headai.authentication import NOBODY, Caller, authenticate, context_for, reload
 from headai.delivery import Delivery
 from headai.http import unavailable

@@ -10,7 +10,8 @@ from strawberry import UNSET
 
 from db import audit
 from db.audit import Entry, Verification
-from db.database import Database, DatabaseUnavailable, Session
+from db.connections import DatabaseUnavailable
+from db.database import Database, Session
 from db.ids import Kind, identify
 from db.paging import Page, PageArgs
 from db.rows import AuditEvent

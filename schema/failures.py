@@ -12,7 +12,7 @@ import structlog
 from graphql import GraphQLError
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from db.paging import InvalidCursor, InvalidPage
 from db.rows import OutOfSight
 from domain.refusals import Refused

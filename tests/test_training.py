@@ -14,7 +14,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text, update
 
-from db.database import Database, DatabaseUnavailable
+from db.connections import DatabaseUnavailable
+from db.database import Database
 from db.ids import Kind, global_id, key_of
 from db.rows import Project
 from db.tables import metric_points, metric_series, run_transitions, training_runs

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from db import datasets, unowned
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from db.ids import new_id
 from db.rows import Json
 from db.vocabulary import ColumnRole, EventType, FailureCode

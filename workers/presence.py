@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from db import workers
-from db.database import Database, DatabaseUnavailable
+from db.connections import DatabaseUnavailable
+from db.database import Database
 from db.ids import new_id
 from monitoring.health import Degraded
 

@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from db import access, api_tokens, idempotency, predictions, runs
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from db.jobs import Job, enqueue
 from domain import external
 from domain.events import AT_ONCE, forget_old_events

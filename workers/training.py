@@ -24,7 +24,7 @@ from uuid import UUID
 import structlog
 
 from db import runs
-from db.database import DatabaseUnavailable
+from db.connections import DatabaseUnavailable
 from db.rows import Json
 from db.runs import Held, TrainingData
 from db.vocabulary import FailureCode, LogLevel, LogStream

@@ -15,10 +15,11 @@ import socket
 import struct
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
+from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml.messages import Stop
 
@@ -39,28 +40,23 @@ _PLAIN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """`target` is `module:function`; with `controlled` it gets a `Control` before the arguments."""
 
     target: str
     args: tuple[Any, ...]
-    kwargs: dict[str, Any]
     controlled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     message: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(NamedTuple):
     """`error` is the exception itself when it is one of `ml`, else None."""
 
     error: Exception | None
@@ -80,22 +76,27 @@ class Loader(pickle.Unpickler):
     """Reads a child's frame; raises `pickle.UnpicklingError` for anything that is not plain data."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) == ("builtins", "getattr"):
-            return _member  # how Python before 3.11.4 writes the member of an enum
-        if (module_name, global_name) not in _PLAIN and not (
-            module_name.split(".")[0] == "ml" and "." not in global_name and not global_name.startswith("_")
-        ):
-            raise pickle.UnpicklingError(f"A child answered with {module_name}.{global_name}.")
-        found = getattr(import_module(module_name), global_name)
-        if isinstance(found, type) and (
-            (module_name, global_name) in _PLAIN
-            or (
-                found.__module__ == module_name
-                and (is_dataclass(found) or issubclass(found, Enum | Exception) or hasattr(found, "_fields"))
-            )
-        ):
-            return found
+        return _plain(module_name, global_name)
+
+
+@lru_cache(maxsize=256)
+def _plain(module_name: str, global_name: str) -> Any:
+    if (module_name, global_name) == ("builtins", "getattr"):
+        return _member  # how Python before 3.11.4 writes the member of an enum
+    if (module_name, global_name) not in _PLAIN and not (
+        module_name.split(".")[0] == "ml" and "." not in global_name and not global_name.startswith("_")
+    ):
         raise pickle.UnpicklingError(f"A child answered with {module_name}.{global_name}.")
+    found = getattr(import_module(module_name), global_name)
+    if isinstance(found, type) and (
+        (module_name, global_name) in _PLAIN
+        or (
+            found.__module__ == module_name
+            and (is_dataclass(found) or issubclass(found, Enum | Exception) or hasattr(found, "_fields"))
+        )
+    ):
+        return found
+    raise pickle.UnpicklingError(f"A child answered with {module_name}.{global_name}.")
 
 
 def load(frame: bytes) -> Any:
@@ -145,7 +146,7 @@ def _answer(call: Call, channel: socket.socket) -> bytes:
         module, _, name = call.target.partition(":")
         target: Callable[..., Any] = getattr(import_module(module), name)
         args = (Control(channel), *call.args) if call.controlled else call.args
-        return dump(Returned(target(*args, **call.kwargs)))
+        return dump(Returned(target(*args)))
     except Exception as error:
         own = type(error).__module__.split(".")[0] == "ml"
         name = type(error).__qualname__

@@ -157,7 +157,7 @@ class Template:
         child = await self.fork(
             memory_limit_mb=memory_limit_mb, cpu_seconds=cpu_seconds, nice=nice, on_message=on_message
         )
-        call = Call(_reference(target), args, {}, controlled)
+        call = Call(_reference(target), args, controlled)
         return ChildRun(child, child.begin(call), wall_timeout, sample_seconds)
 
     async def fork(
@@ -503,7 +503,7 @@ class ChildPool:
         seconds = self._timeout if timeout is None else timeout
         async with self._slots:
             child = await self._child()
-            answer = child.begin(Call(_reference(target), args, {}))
+            answer = child.begin(Call(_reference(target), args))
             expiry = asyncio.get_running_loop().call_later(
                 seconds, child.kill, TimedOut(f"The child process took longer than {seconds:g} s.")
             )

@@ -6,13 +6,14 @@ MADE_FOR := $(shell $(PYTHON) -c pass 2>/dev/null && cat .venv/.installed 2>/dev
 STALE := $(if $(filter-out x$(subst $() ,_,$(CURDIR)),x$(subst $() ,_,$(MADE_FOR))),again)
 PYTEST_ARGS ?=
 
-.PHONY: help install explorer up test check endure static bench schema lock clean again
+.PHONY: help install explorer up test check endure judge static bench schema lock clean again
 
 help:
 	@echo 'make up      set up and start everything; Ctrl-C stops it'
 	@echo 'make test    set up and run every test'
 	@echo 'make check   style, types, layers, contract and the quick tests'
 	@echo 'make endure  kill workers and children in the middle of 50 runs (RUNS=n)'
+	@echo 'make judge   let the suites and clients of others judge a running server (JUDGE_ARGS=--help)'
 	@echo 'make bench   measure what the README says about speed'
 	@echo 'make schema  write schema.graphql as the code has it'
 	@echo 'make lock    choose the versions in requirements.lock anew'
@@ -46,6 +47,9 @@ endure: install
 check: static
 	@$(PYTHON) -m pytest -q -m 'not slow and not page' $(PYTEST_ARGS)
 
+judge: install
+	@$(PYTHON) -m judge $(JUDGE_ARGS)
+
 bench: install
 	@$(PYTHON) -m benchmarks $(BENCH_ARGS)
 
@@ -53,10 +57,12 @@ schema: install
 	@$(PYTHON) -m headai schema > schema.graphql.new && mv schema.graphql.new schema.graphql
 
 lock: install
+	@UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip compile --universal --generate-hashes judge/requirements.in \
+		-o judge/requirements.lock -q --no-header --upgrade
 	@UV_PYTHON_DOWNLOADS=never .venv/bin/uv pip compile --universal --generate-hashes --all-extras --group dev \
 		pyproject.toml -o requirements.lock -q --no-header --upgrade
 
 clean:
-	@rm -rf .venv build dist explorer/dist explorer/dist.new explorer/node_modules *.egg-info \
+	@rm -rf .venv build dist explorer/dist explorer/dist.new explorer/node_modules judge/.venv judge/node_modules *.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './.headai/*' -prune -exec rm -rf {} +

@@ -43,7 +43,7 @@ def build(*, force: bool = False) -> Path:
             return DIST
         started = time.monotonic()
         node, npm = node_and_npm()
-        _install_packages(node, npm)
+        install_packages(HERE, node, npm)
         fresh = HERE / "dist.new"
         say("building the pages")
         _run([node, "node_modules/typescript/bin/tsc", "--noEmit"], "The sources of the explorer have type errors")
@@ -114,26 +114,28 @@ def _version(node: str) -> tuple[int, ...]:
         return (0,)
 
 
-def _install_packages(node: str, npm: list[str]) -> None:
-    lock = digest([HERE / "package-lock.json"])
-    stamp = HERE / "node_modules" / ".lock-digest"
+def install_packages(home: Path, node: str, npm: list[str]) -> None:
+    """Have in `node_modules` what `package-lock.json` of that folder names. Raises BuildFailed."""
+    lock = digest([home / "package-lock.json"])
+    stamp = home / "node_modules" / ".lock-digest"
     if stamp.is_file() and stamp.read_text() == lock:
         return
-    say("downloading the packages of the explorer (once; about a minute)")
+    say(f"downloading the packages of {home.name} (once; about a minute)")
     _run(
         [*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"],
-        "npm could not install the packages of the explorer: is its registry within reach?",
+        f"npm could not install the packages of {home.name}: is its registry within reach?",
+        home=home,
         first_on_path=Path(node).parent,
     )
     stamp.write_text(lock)
 
 
-def _run(command: list[str], trouble: str, *, first_on_path: Path | None = None) -> None:
+def _run(command: list[str], trouble: str, *, home: Path = HERE, first_on_path: Path | None = None) -> None:
     environment = dict(os.environ, NO_COLOR="1", NO_UPDATE_NOTIFIER="1")
     if first_on_path is not None:
         environment["PATH"] = f"{first_on_path}{os.pathsep}{environment.get('PATH', '')}"
     done = subprocess.run(  # noqa: S603 - commands of this file
-        command, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode != 0:
         raise BuildFailed(f"{trouble}\n{done.stdout.strip()[-4000:]}")

@@ -1,0 +1,1 @@
+"""Suites and clients of others against a running Head AI: `make judge`."""

@@ -17,6 +17,7 @@ from db import (
     grants,
     metrics,
     models,
+    operations,
     places,
     predictions,
     projects,
@@ -71,6 +72,7 @@ evaluations_of_version = paged(models.evaluations_of_versions, reads=Permission.
 latest_evaluation_of_version = one(models.latest_evaluations, reads=Permission.MODEL_READ)
 baseline = one(models.baselines, reads=Permission.MODEL_READ)
 prediction = one(predictions.by_ids, reads=Permission.MODEL_READ)
+batch_prediction = one(operations.batches_by_ids, reads=Permission.MODEL_READ)
 run = one(runs.by_ids, reads=Permission.RUN_READ)
 runs_of_project = paged(runs.pages_by_project, reads=Permission.RUN_READ)
 runs_on_version = paged(runs.pages_by_dataset_version, reads=Permission.RUN_READ)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     LargeBinary,
+    ScalarSelect,
     Select,
     Text,
     Uuid,
@@ -279,17 +280,12 @@ async def insert_version(
     created_by: UUID,
 ) -> DatasetVersion:
     """The next version of a dataset that the transaction has locked: numbers have no gaps."""
-    number = (
-        select(func.coalesce(func.max(dataset_versions.c.number), 0) + 1)
-        .where(dataset_versions.c.dataset_id == dataset_id)
-        .scalar_subquery()
-    )
     statement = (
         insert(dataset_versions)
         .values(
             id=id,
             dataset_id=dataset_id,
-            number=number,
+            number=_next_number(dataset_id),
             status=DatasetVersionStatus.UPLOADING,
             progress={"phase": "upload"},
             format=format,
@@ -303,6 +299,11 @@ async def insert_version(
     made = await session.first(DatasetVersion, statement)
     assert made is not None
     return made
+
+
+def _next_number(dataset_id: UUID) -> ScalarSelect[int]:
+    last = select(func.coalesce(func.max(dataset_versions.c.number), 0) + 1)
+    return last.where(dataset_versions.c.dataset_id == dataset_id).scalar_subquery()
 
 
 async def state_of(session: Session, version_id: UUID) -> VersionState | None:
@@ -438,18 +439,66 @@ async def finish(
         column_count=len(described),
         lease=None,
     )
-    if ready is not None and described:
-        names = list(Column._fields)
-        given = (
-            func.jsonb_to_recordset(bindparam("described", type_=JSONB))
-            .table_valued(*(sql_column(name, dataset_columns.c[name].type) for name in names), name="given")
-            .render_derived(with_types=True)
+    if ready is not None:
+        await _insert_columns(session, version_id, described)
+    return ready
+
+
+async def insert_derived_version(
+    session: Session,
+    *,
+    id: UUID,
+    dataset_id: UUID,
+    format: DatasetFormat,
+    source: Json,
+    note: str | None,
+    created_by: UUID | None,
+    key: str,
+    digest: str,
+    size_bytes: int,
+    row_count: int,
+    described: Sequence[Json],
+) -> DatasetVersion:
+    """The next version of a dataset that the transaction has locked, READY: `key` is where its Parquet is stored."""
+    statement = (
+        insert(dataset_versions)
+        .values(
+            id=id,
+            dataset_id=dataset_id,
+            number=_next_number(dataset_id),
+            status=DatasetVersionStatus.READY,
+            progress={"phase": "ready", "fraction": 1},
+            format=format,
+            digest=digest,
+            size_bytes=size_bytes,
+            row_count=row_count,
+            column_count=len(described),
+            source=source,
+            note=note,
+            upload_key=key,
+            data_key=key,
+            created_by=created_by,
         )
+        .returning(*_VERSION)
+    )
+    made = await session.first(DatasetVersion, statement)
+    assert made is not None
+    await _insert_columns(session, id, described)
+    return made
+
+
+async def _insert_columns(session: Session, version_id: UUID, described: Sequence[Json]) -> None:
+    names = list(Column._fields)
+    given = (
+        func.jsonb_to_recordset(bindparam("described", type_=JSONB))
+        .table_valued(*(sql_column(name, dataset_columns.c[name].type) for name in names), name="given")
+        .render_derived(with_types=True)
+    )
+    if described:
         await session.run(
             insert(dataset_columns).from_select(names, select(*(given.c[name] for name in names))),
             described=[{**one, "id": new_id().hex, "version_id": version_id.hex} for one in described],
         )
-    return ready
 
 
 async def fail(

@@ -37,7 +37,7 @@ from db.database import Prepared, Session
 from db.ids import Kind, new_id
 from db.rows import Event, columns
 from db.sight import in_sight
-from db.tables import Xid8, dataset_versions, events, installation, model_versions
+from db.tables import Xid8, dataset_versions, events, installation, model_versions, operations
 from db.vocabulary import EventType
 
 
@@ -112,6 +112,10 @@ def _resource(kind: Kind, key: UUID) -> Any:
         return select(dataset_versions.c.dataset_id).where(dataset_versions.c.id == key).scalar_subquery()
     if kind is Kind.MODEL_VERSION:
         return select(model_versions.c.model_id).where(model_versions.c.id == key).scalar_subquery()
+    if kind is Kind.BATCH_PREDICTION:
+        of_operation = model_versions.join(operations, operations.c.model_version_id == model_versions.c.id)
+        found = select(model_versions.c.model_id).select_from(of_operation).where(operations.c.id == key)
+        return found.scalar_subquery()
     return key if kind in (Kind.DATASET, Kind.RUN, Kind.MODEL) else None
 
 

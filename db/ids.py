@@ -32,6 +32,7 @@ class Kind(StrEnum):
     MODEL_VERSION = "modelversion"
     EVALUATION = "evaluation"
     PREDICTION = "prediction"
+    BATCH_PREDICTION = "batchprediction"
     SERIES = "series"
     SESSION = "session"
     API_TOKEN = "apitoken"  # noqa: S105

@@ -35,6 +35,8 @@ class Job(StrEnum):
 
     PROCESS_VERSION = "process_version"
     TRAIN_RUN = "train_run"
+    PREDICT_BATCH = "predict_batch"
+    EXAMINE_MODEL = "examine_model"
 
 
 async def enqueue(session: Session, job: Job, key: UUID, *, once: str | None = None) -> None:

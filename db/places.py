@@ -19,6 +19,7 @@ from db.tables import (
     metric_series,
     model_versions,
     models,
+    operations,
     predictions,
     projects,
     training_runs,
@@ -78,6 +79,12 @@ _PLACES: dict[Kind, Prepared] = {
         models.c.project_id,
         models.c.id,
         predictions.join(_OF_MODEL_VERSION, model_versions.c.id == predictions.c.model_version_id),
+    ),
+    Kind.BATCH_PREDICTION: _found(
+        operations.c.id,
+        models.c.project_id,
+        models.c.id,
+        operations.join(_OF_MODEL_VERSION, model_versions.c.id == operations.c.model_version_id),
     ),
 }
 

@@ -402,6 +402,23 @@ class Prediction(NamedTuple):
     created_by: UUID | None
 
 
+class BatchPrediction(NamedTuple):
+    id: UUID
+    project_id: UUID
+    status: str
+    progress: Json
+    failure: Json | None
+    model_version_id: UUID
+    dataset_version_id: UUID
+    output_version_id: UUID | None
+    rows_scored: int
+    rows_failed: int
+    created_at: datetime
+    created_by: UUID | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
 class Sized(NamedTuple):
     """A series by its key and how many points it had: what reading its history takes."""
 

@@ -559,6 +559,37 @@ predictions = Table(
     Index("predictions_created_at_idx", "created_at"),
 )
 
+operations = Table(
+    "operations",
+    metadata,
+    _id(),
+    _of("projects"),
+    _word("kind", vocabulary.OperationKind),
+    _word("status", vocabulary.OperationStatus),
+    Column("progress", JSONB, nullable=False),
+    Column("failure", JSONB),
+    _of("model_versions", "model_version_id"),
+    _of("dataset_versions", "dataset_version_id", nullable=True),
+    _of("datasets", "output_dataset_id", nullable=True, ondelete="SET NULL"),
+    _of("dataset_versions", "output_version_id", nullable=True, ondelete="SET NULL"),
+    _of("evaluations", nullable=True, ondelete="SET NULL"),
+    Column("spec", JSONB, nullable=False),
+    Column("kept", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("rows_scored", BigInteger, nullable=False, server_default=text("0")),
+    Column("rows_failed", BigInteger, nullable=False, server_default=text("0")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("lease", Uuid),
+    _at("created_at"),
+    _created_by(),
+    _at("started_at", nullable=True),
+    _at("finished_at", nullable=True),
+    _changed(),
+    Index("operations_kind_id_idx", "kind", "id"),
+    Index("operations_model_version_id_idx", "model_version_id"),
+    Index("operations_dataset_version_id_idx", "dataset_version_id"),
+    Index("operations_unfinished_idx", "created_at", postgresql_where=text("finished_at IS NULL")),
+)
+
 metric_series = Table(
     "metric_series",
     metadata,

@@ -145,6 +145,21 @@ class ModelVersionStatus(Word):
     ARCHIVED = auto()
 
 
+class OperationKind(Word):
+    BATCH_PREDICTION = auto()
+    EVALUATION = auto()
+    MODEL_CHECK = auto()
+
+
+class OperationStatus(Word):
+    QUEUED = auto()
+    RUNNING = auto()
+    CANCELING = auto()
+    SUCCEEDED = auto()
+    FAILED = auto()
+    CANCELED = auto()
+
+
 class ImportanceKind(Word):
     GAIN = auto()
     SPLIT = auto()

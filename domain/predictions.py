@@ -9,7 +9,7 @@ from uuid import UUID
 
 from auth.principals import Principal
 from db import predictions
-from db.database import Database
+from db.database import Database, Session
 from db.ids import Kind, global_id, key_of
 from db.predictions import TargetRef
 from db.rows import Json, ModelTarget, Prediction
@@ -53,6 +53,16 @@ def by_alias(model_id: str, alias: str) -> TargetRef:
     return TargetRef(model_id=key, alias=alias)
 
 
+async def ready_target(session: Session, ref: TargetRef) -> ModelTarget:
+    """The version that is to predict. Raises `Refused`."""
+    target = await predictions.target(session, ref)
+    if target is None:
+        raise Refused(_missing(ref))
+    if target.status != ModelVersionStatus.READY:
+        raise Refused(_not_ready(target))
+    return target
+
+
 class Predictor:
     """Scores rows in warm child processes, with copies of the models on this machine's disk.
 
@@ -92,11 +102,7 @@ class Predictor:
                     return prediction
         while True:  # once more for each time that what `ref` leads to changes while the rows are scored
             async with db.reading() as session:
-                target = await predictions.target(session, ref)
-            if target is None:
-                raise Refused(_missing(ref))
-            if target.status != ModelVersionStatus.READY:
-                raise Refused(_not_ready(target))
+                target = await ready_target(session, ref)
             prediction = await self._predict(db, actor, ref, target, rows, probabilities, contributions)
             if prediction is not None:
                 self._remember(asked, target)

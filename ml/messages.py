@@ -115,6 +115,77 @@ class TrainResult:
     manifest: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchJob:
+    """Rows of `data` (Parquet) to predict from row `start` on, with the model in the folder `model`.
+
+    Predictions are put into `parts`, a file about every `part_seconds`.
+    """
+
+    model: str
+    sha256: str
+    data: str
+    parts: str
+    start: int = 0
+    probabilities: bool = False
+    threads: int = 1
+    part_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDone:
+    """How many rows of how many have been seen to."""
+
+    rows: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartDone:
+    """A file with the predictions of the next rows, which whoever is told of it may delete; `failed` have none."""
+
+    path: str
+    sha256: str
+    rows: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinJob:
+    """Rows of `data` and their predictions in `parts`, one after the other, to be one Parquet file, `output`.
+
+    `columns` are those of the data, as (name, type); `probabilities` says whether the parts hold them.
+    """
+
+    model: str
+    sha256: str
+    data: str
+    columns: tuple[tuple[str, str], ...]
+    parts: tuple[str, ...]
+    probabilities: bool
+    output: str
+    scratch: str
+    memory_limit_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedColumn:
+    """A column of a file that was written, and its profile (`ml.profiling`)."""
+
+    name: str
+    type: str
+    nullable: bool
+    profile: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    row_count: int
+    size_bytes: int
+    sha256: str
+    columns: tuple[DescribedColumn, ...]
+
+
 class DataProblem(Exception):
     """The data or the parameters cannot be trained on; trying again changes nothing. `path` is in the spec."""
 

@@ -164,7 +164,7 @@ def _provided(path: str, spec: TrainingSpec, features: Sequence[Feature], labels
             message = f"{feature.name!r} is {actual} in the validation data and {feature.type} in the training data."
             raise DataProblem(message, here)
     if labels is None:
-        y = _numbers(table[spec.target])
+        y = numbers(table[spec.target])
         y[~np.isfinite(y)] = np.nan
     else:
         y = _label_index(table[spec.target], labels)
@@ -209,7 +209,7 @@ def _features(table: pa.Table, train_rows: pa.Array, names: Sequence[str]) -> tu
 def matrix(part: Part, rows: NDArray[np.int64]) -> Floats:
     """The given rows of a part as LightGBM sees them at prediction: a float64 matrix, NaN where missing."""
     index = pa.array(rows)
-    return np.column_stack([_numbers(column.take(index)) for column in part.table.columns])
+    return np.column_stack([numbers(column.take(index)) for column in part.table.columns])
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -242,7 +242,7 @@ def _seconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.divide(ticks, float(_SECONDS[column.type.unit]))
 
 
-def _numbers(column: pa.ChunkedArray) -> Floats:
+def numbers(column: pa.ChunkedArray) -> Floats:
     """Values as float64, nulls as NaN."""
     if pa.types.is_timestamp(column.type):
         column = _seconds(column)
@@ -265,7 +265,7 @@ def _target(column: pa.ChunkedArray, spec: TrainingSpec) -> tuple[tuple[Any, ...
     if spec.task is Task.REGRESSION:
         if column_type(column.type) not in _NUMERIC:
             raise DataProblem(f"Regression needs a numeric target; {spec.target!r} is {column.type}.", here)
-        y = _numbers(column)
+        y = numbers(column)
         y[~np.isfinite(y)] = np.nan
         return None, y
     if pa.types.is_dictionary(column.type):
@@ -289,11 +289,11 @@ def _label_index(column: pa.ChunkedArray, labels: tuple[Any, ...]) -> Floats:
         values = pc.cast(column, kind)
     except pa.ArrowInvalid as error:
         raise DataProblem(f"The validation data's target is not of the training data's type: {error}") from error
-    return _numbers(pc.index_in(values, value_set=pa.array(labels, kind)))
+    return numbers(pc.index_in(values, value_set=pa.array(labels, kind)))
 
 
 def _weights(column: pa.ChunkedArray, name: str) -> Floats:
-    weight = _numbers(column)
+    weight = numbers(column)
     if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() <= 0:
         message = f"Every weight in {name!r} must be a number of at least 0, and not all of them 0."
         raise DataProblem(message, ("input", "spec", "weightColumn"))
@@ -323,7 +323,7 @@ def split_rows(
         )
     elif split.strategy is SplitStrategy.TIME:
         assert split.time_column is not None
-        times = _numbers(table[split.time_column])[rows]
+        times = numbers(table[split.time_column])[rows]
         if not np.isfinite(times).all():
             message = f"{split.time_column!r} is missing in some rows: they have no place in time."
             raise DataProblem(message, ("input", "spec", "split", "timeColumn"))

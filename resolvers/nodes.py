@@ -23,6 +23,7 @@ LOADERS: dict[Kind, Loader] = {
     Kind.MODEL_VERSION: loaders.model_version,
     Kind.EVALUATION: loaders.evaluation,
     Kind.PREDICTION: loaders.prediction,
+    Kind.BATCH_PREDICTION: loaders.batch_prediction,
     Kind.DATASET: loaders.dataset,
     Kind.DATASET_VERSION: loaders.dataset_version,
     Kind.COLUMN: loaders.column,

@@ -24,6 +24,7 @@ from schema.identity import IdentityMutations, IdentityQueries
 from schema.measuring import Measured
 from schema.metrics import MetricMutations, MetricQueries, MetricSubscriptions
 from schema.models import ModelMutations, ModelQueries
+from schema.operations import OperationMutations, OperationQueries, OperationSubscriptions
 from schema.plain_data import PlainDataExecutor
 from schema.predictions import PredictionMutations
 from schema.projects import ProjectMutations, ProjectQueries
@@ -42,6 +43,7 @@ QUERIES: tuple[type, ...] = (
     MetricQueries,
     EventQueries,
     AuditQueries,
+    OperationQueries,
 )
 MUTATIONS: tuple[type, ...] = (
     IdentityMutations,
@@ -51,12 +53,19 @@ MUTATIONS: tuple[type, ...] = (
     DatasetMutations,
     ModelMutations,
     PredictionMutations,
+    OperationMutations,
     TrainingMutations,
     RerunMutations,
     ExternalRunMutations,
     MetricMutations,
 )
-SUBSCRIPTIONS: tuple[type, ...] = (DatasetSubscriptions, TrainingSubscriptions, MetricSubscriptions, EventSubscriptions)
+SUBSCRIPTIONS: tuple[type, ...] = (
+    DatasetSubscriptions,
+    TrainingSubscriptions,
+    MetricSubscriptions,
+    EventSubscriptions,
+    OperationSubscriptions,
+)
 
 
 class FreshLoaders(SchemaExtension):

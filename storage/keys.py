@@ -50,6 +50,11 @@ def model_prefix(model_id: UUID, version_id: UUID) -> str:
     return f"models/{model_id.hex}/{version_id.hex}"
 
 
+def operation_key(operation_id: UUID, name: str) -> str:
+    """What an operation has reached so far, for the attempts after this one."""
+    return f"operations/{operation_id.hex}/{_checked(name)}"
+
+
 def _checked(path: str) -> str:
     if len(path) > LONGEST_PATH or not _PATH.fullmatch(path):
         raise ValueError(

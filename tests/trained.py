@@ -84,13 +84,13 @@ def trained(task: Task, data: Data, output: Path, **spec: Any) -> TrainResult:
 
 async def succeeded_run(
     db: Database, store: ObjectStore, project: Project, folder: Path, *, task: Task = Task.BINARY_CLASSIFICATION,
-    status: str = "SUCCEEDED", dataset_version_id: UUID | None = None, **spec: Any
+    status: str = "SUCCEEDED", dataset_version_id: UUID | None = None, data: Data | None = None, **spec: Any
 ) -> Run:  # fmt: skip
-    """A run of `project` with what a worker leaves behind when training has ended."""
+    """A run of `project` with what a worker leaves behind when training has ended; on real data of the task."""
     run_id = new_id()
     output = folder / run_id.hex
     output.mkdir()
-    data = await asyncio.to_thread(real_data, task, folder)
+    data = data or await asyncio.to_thread(real_data, task, folder)
     result = await asyncio.to_thread(trained, task, data, output, **spec)
     keys = {file.path: artifact_key(run_id, 1, file.path) for file in result.files}
     for file in result.files:

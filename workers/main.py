@@ -4,25 +4,37 @@ import asyncio
 import os
 import shutil
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
 from db.database import Database
 from db.jobs import Job, serve
+from db.vocabulary import OperationKind
 from events.wakeups import Wakeups, redis_of
 from ml.processes import Template
 from storage.objects import ObjectStore, StoreSettings
+from workers.batches import predict_batch
 from workers.datasets import process_version
+from workers.operations import operate
 from workers.presence import present, worker_name
 from workers.sweeping import forget, sweep
 from workers.training import train_run
 from workers.worker import Worker
 
+Do = Callable[[Worker, UUID], Awaitable[None]]
+OPERATIONS = {OperationKind.BATCH_PREDICTION.value: predict_batch}
+JOBS: dict[Job, Do] = {
+    Job.PROCESS_VERSION: process_version,
+    Job.TRAIN_RUN: train_run,
+    Job.PREDICT_BATCH: partial(operate, OPERATIONS),
+}
 _log = structlog.get_logger(__name__)
 
 
@@ -85,7 +97,7 @@ async def work(settings: WorkerSettings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(present(db, worker.name))
         _log.info("worker is ready", worker=worker.name)
         async with asyncio.TaskGroup() as group:
-            for job, do in ((Job.PROCESS_VERSION, process_version), (Job.TRAIN_RUN, train_run)):
+            for job, do in JOBS.items():
                 group.create_task(
                     serve(settings.database_url, job, partial(do, worker), at_once=settings.runs_at_once, stop=stop)
                 )

@@ -14,6 +14,7 @@ from domain import external
 from domain.events import AT_ONCE, forget_old_events
 from domain.training import LOST_AFTER, lose_silent
 from workers.datasets import delete_unowned_objects, end_expired_uploads, requeue_stranded
+from workers.operations import requeue_stranded as requeue_operations
 from workers.worker import Worker
 
 EVERY_SECONDS = 2.0
@@ -61,6 +62,7 @@ async def sweep_once(worker: Worker) -> None:
         async with worker.db.transaction() as session:
             await enqueue(session, Job.TRAIN_RUN, run_id, once=f"run:{run_id.hex}")
     await requeue_stranded(worker)
+    await requeue_operations(worker)
     await end_expired_uploads(worker)
     await delete_unowned_objects(worker)
 

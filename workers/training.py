@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ import structlog
 from db import runs
 from db.connections import DatabaseUnavailable
 from db.rows import Json
-from db.runs import Held, TrainingData
+from db.runs import Held
 from db.vocabulary import FailureCode, LogLevel, LogStream
 from domain import training
 from domain.models import outcome_of
@@ -48,6 +49,7 @@ from ml.processes import ChildDied, ChildFailure, ChildRaised, ChildRun, Killed,
 from ml.spec import TrainingSpec
 from storage.keys import artifact_key
 from storage.objects import ObjectMissing, StoreUnavailable
+from workers.data import DataGone, link_data
 from workers.worker import Worker
 
 BEAT_SECONDS = 1.5
@@ -56,7 +58,6 @@ FLUSH_SECONDS = 0.05
 PROGRESS_SECONDS = 0.25
 SAMPLE_SECONDS = 1.0
 HAND_BACK_SECONDS = 5.0
-KEPT_DATA_BYTES = 4 * 2**30
 _AGAIN_SECONDS = 0.5
 _CONTENT_TYPES = {".txt": "text/plain; charset=utf-8", ".json": "application/json", ".md": "text/markdown"}
 _PACKAGES = ("lightgbm", "numpy", "pyarrow", "polars", "duckdb")
@@ -82,10 +83,6 @@ async def train_run(worker: Worker, run_id: UUID) -> None:
         except asyncio.CancelledError:
             await attempt.hand_back()
             raise
-
-
-class _DataGone(Exception):
-    """The store has no such data."""
 
 
 @dataclass(slots=True)
@@ -184,7 +181,7 @@ class _Attempt:
             raise
         except DataProblem as problem:
             await self._failed(FailureCode.INVALID_DATA, str(problem))
-        except _DataGone as gone:
+        except DataGone as gone:
             await self._failed(FailureCode.INVALID_DATA, str(gone))
         except OutOfMemory as error:
             message = f"Training needed more than the {self._worker.run_memory_limit_mb} MB of memory it may use."
@@ -370,30 +367,14 @@ class _Attempt:
     # Data
 
     async def _fetched(self, version_id: UUID | None, name: str) -> Path | None:
-        """The Parquet of a version as a file of this attempt, shared with those that used it before."""
+        """The Parquet of a version as a file of this attempt; None when no version is named."""
         if version_id is None:
             return None
         self._folder.mkdir(parents=True, exist_ok=True)
-        version = await self._patiently(self._version, version_id)
-        if version is None or version.data_key is None:
-            raise _DataGone("The dataset version has no data any more.")
-        kept = self._worker.scratch / "data"
-        kept.mkdir(exist_ok=True)
-        copy, own = kept / f"{version_id.hex}.parquet", self._folder / f"{name}.parquet"
-        if not copy.exists():
-            self._line(LogLevel.INFO, "Fetching the data.")
-            try:
-                await self._patiently(self._worker.store.download_file, version.data_key, copy)
-            except ObjectMissing:
-                raise _DataGone("The data of the dataset version is not in the store any more.") from None
-        os.utime(copy)
-        os.link(copy, own)
-        _drop_old(kept, KEPT_DATA_BYTES)
+        own = self._folder / f"{name}.parquet"
+        fetching = partial(self._line, LogLevel.INFO, "Fetching the data.")
+        await self._patiently(partial(link_data, self._worker, version_id, own, fetching=fetching))
         return own
-
-    async def _version(self, version_id: UUID) -> TrainingData | None:
-        async with self._worker.db.reading() as session:
-            return await runs.dataset_version(session, version_id)
 
     # What the child says
 
@@ -565,14 +546,3 @@ def _environment() -> Json:
 def _storable(text: str | None) -> str | None:
     """What a child wrote, without what PostgreSQL cannot hold."""
     return None if text is None else text.replace("\x00", "�").encode(errors="replace").decode()
-
-
-def _drop_old(folder: Path, limit_bytes: int) -> None:
-    """Drop the files that were not used for the longest, as long as all together are too large."""
-    files = sorted(((path, path.stat()) for path in folder.glob("*.parquet")), key=lambda file: file[1].st_mtime)
-    total = sum(stat.st_size for _, stat in files)
-    for path, stat in files[:-1]:
-        if total <= limit_bytes:
-            break
-        path.unlink(missing_ok=True)
-        total -= stat.st_size

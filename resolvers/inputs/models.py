@@ -148,3 +148,17 @@ class PredictInput:
     rows: list[JSONObject] = limited(min_items=1, max_items=1000, description="One object per row, by feature name.")
     include_probabilities: bool = False
     include_contributions: bool = False
+
+
+@strawberry.input
+class CreateBatchPredictionInput:
+    model: ModelTargetInput
+    input_version_id: strawberry.ID
+    output_dataset_id: strawberry.ID
+    include_probabilities: bool = False
+    idempotency_key: str | None = UNSET
+
+
+@strawberry.input
+class CancelOperationInput:
+    id: strawberry.ID

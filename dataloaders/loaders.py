@@ -35,6 +35,8 @@ from events.log import shown_to
 
 user = one(users.by_ids, reads=None)
 role = one(roles.by_ids, reads=Permission.ROLE_READ)
+grants_of_user = paged(grants.of_users, reads=Permission.GRANT_READ)
+grants_of_project = paged(grants.of_projects, reads=Permission.GRANT_READ)
 grants_of_role = paged(grants.of_roles, reads=Permission.GRANT_READ)
 grant = one(grants.visible_by_ids, reads=Permission.GRANT_READ)
 team = one(teams.by_ids, reads=None)

@@ -1,9 +1,70 @@
-"""Grants: given and taken back."""
+"""Grants: listed, given and taken back, and what they decide."""
 
+import strawberry
+from strawberry import UNSET
+
+from auth.permissions import Permission
+from auth.principals import EVERYWHERE, Place
+from dataloaders import loaders
+from db import grants as queries
+from db.ids import identify
+from db.paging import Page, PageArgs
 from db.rows import Grant
-from domain import grants
+from db.vocabulary import GrantScopeType
+from domain import decisions, grants
+from domain.decisions import Decision
 from resolvers.context import Info
-from resolvers.inputs.grants import CreateGrantInput, RevokeGrantInput
+from resolvers.inputs.grants import CreateGrantInput, GrantFilter, RevokeGrantInput
+
+
+async def all_grants(
+    info: Info,
+    filter: GrantFilter | None = UNSET,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+    last: int | None = UNSET,
+    before: str | None = UNSET,
+) -> Page[Grant]:
+    args = PageArgs.of(first, after, last, before, filter=filter)
+    async with info.context.db.reading() as session:
+        return await queries.listed(session, args)
+
+
+def user_grant_args(
+    scope: GrantScopeType | None = UNSET,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+    last: int | None = UNSET,
+    before: str | None = UNSET,
+) -> PageArgs:
+    return PageArgs.of(first, after, last, before, filter=scope)
+
+
+async def permission_check(
+    info: Info, principal_id: strawberry.ID, permission: Permission, resource_id: strawberry.ID | None = UNSET
+) -> Decision | None:
+    place = await place_named(info, resource_id)
+    async with info.context.db.reading() as session:
+        return await decisions.check(session, permission, principal_id=principal_id, place=place)
+
+
+async def who_can(
+    info: Info,
+    permission: Permission,
+    resource_id: strawberry.ID | None = UNSET,
+    first: int | None = UNSET,
+    after: str | None = UNSET,
+) -> Page[Grant]:
+    place = await place_named(info, resource_id)
+    async with info.context.db.reading() as session:
+        return await queries.deciding(session, permission, place, PageArgs.of(first, after))
+
+
+async def place_named(info: Info, id: str | None) -> Place:
+    """Where an object is, as guards take it: of no ID, and of the ID of nothing, only what holds everywhere counts."""
+    named = None if id is None else identify(id)
+    place: Place | None = None if named is None else await loaders.place.load(info.context, named)
+    return place or EVERYWHERE
 
 
 async def create_grant(info: Info, input: CreateGrantInput) -> Grant:

@@ -7,16 +7,17 @@ import strawberry
 from strawberry import UNSET
 
 from auth.permissions import Permission
-from auth.principals import EVERYWHERE, Place, Principal
+from auth.principals import Place, Principal
 from dataloaders import loaders
 from db import access, users
-from db.ids import Kind, identify, key_of
+from db.ids import Kind, key_of
 from db.paging import Page, PageArgs
 from db.rows import Session, User
 from domain import sessions
 from domain import users as people
 from domain.decisions import Decision, decide
 from resolvers.context import Context, Info
+from resolvers.grants import place_named
 from resolvers.inputs.identity import (
     ChangePasswordInput,
     CreateUserInput,
@@ -51,10 +52,7 @@ async def decision_on(
     root: Any, info: Info, permission: Permission, resource_id: strawberry.ID | None = UNSET
 ) -> Decision:
     """What the guards would say of the caller, everywhere or on one object; the ID of nothing is nowhere."""
-    caller = info.context.caller
-    named = None if resource_id is None else identify(resource_id)
-    place: Place | None = None if named is None else await loaders.place.load(info.context, named)
-    return decide(caller, permission, place or EVERYWHERE)
+    return decide(info.context.caller, permission, await place_named(info, resource_id))
 
 
 def email_of(root: User, info: Info) -> str | None:

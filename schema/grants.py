@@ -16,7 +16,7 @@ from resolvers import nodes
 from resolvers import roles as resolve_roles
 from resolvers.paging import page_args
 from schema.access import requires
-from schema.directives import PAGED
+from schema.directives import PAGED, ListSize
 from schema.fields import identity, mutation, query, relation, shows
 from schema.identity import Actor, Principal
 from schema.nodes import Connection, Node
@@ -118,6 +118,22 @@ class GrantQueries:
         resolve_roles.all_roles, guard=requires(Permission.ROLE_READ), directives=[PAGED]
     )
     role: Role | None = query(resolve_roles.role, guard=requires(Permission.ROLE_READ))
+    grants: Connection[Grant] | None = query(
+        resolve.all_grants,
+        guard=requires(Permission.GRANT_READ, resource="filter.projectId"),
+        directives=[PAGED],
+    )
+    permission_check: PermissionDecision | None = query(
+        resolve.permission_check,
+        guard=requires(Permission.GRANT_READ, resource="resourceId"),
+        description="May this principal do that there, and which grants say so.",
+    )
+    who_can: Connection[Grant] | None = query(
+        resolve.who_can,
+        guard=requires(Permission.GRANT_READ, resource="resourceId"),
+        directives=[ListSize.by("first")],
+        description="Everyone who holds a permission on a resource, and through what.",
+    )
 
 
 @strawberry.type

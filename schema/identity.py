@@ -16,6 +16,7 @@ from resolvers import identity as resolve
 from resolvers import projects as resolve_projects
 from resolvers import service as resolve_service
 from resolvers import teams as resolve_teams
+from resolvers.grants import user_grant_args
 from resolvers.inputs.limits import Sensitive
 from resolvers.paging import first_args, page_args
 from schema.access import public, requires, viewer
@@ -27,7 +28,7 @@ from schema.refusals import UserError
 
 if TYPE_CHECKING:
     from schema.api_tokens import ApiToken
-    from schema.grants import PermissionDecision
+    from schema.grants import Grant, PermissionDecision
     from schema.projects import Project
     from schema.service import RateLimit
 
@@ -50,6 +51,14 @@ class User(Node):
     updated_at: datetime
     revision: int
     teams: list[Annotated["Team", strawberry.lazy("schema.identity")]] = relation(loaders.teams_of_user, by="id")
+    grants: Connection[Annotated["Grant", strawberry.lazy("schema.grants")]] | None = relation(
+        loaders.grants_of_user,
+        by="id",
+        args=user_grant_args,
+        guard=requires(Permission.GRANT_READ, resource="id"),
+        directives=[PAGED],
+        description="Roles held directly and through teams, at every scope.",
+    )
     sessions: Connection[Annotated["Session", strawberry.lazy("schema.identity")]] | None = relation(
         loaders.sessions_of_user,
         by="id",

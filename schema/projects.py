@@ -14,11 +14,12 @@ from resolvers import identity as resolve_identity
 from resolvers import projects as resolve
 from resolvers.datasets import dataset_args
 from resolvers.models import model_args
+from resolvers.paging import first_args
 from resolvers.training import run_args
 from schema.access import requires, viewer
 from schema.directives import PAGED
 from schema.fields import computed, identity, mutation, query, relation, shows
-from schema.grants import PermissionDecision
+from schema.grants import Grant, PermissionDecision
 from schema.identity import Actor
 from schema.nodes import Connection, Node, Tag
 from schema.refusals import UserError
@@ -69,6 +70,9 @@ class Project(Node):
     )
     models: Connection[Annotated["Model", strawberry.lazy("schema.models")]] = relation(
         loaders.models_of_project, by="id", args=model_args, directives=[PAGED]
+    )
+    grants: Connection[Grant] | None = relation(
+        loaders.grants_of_project, by="id", args=first_args, guard=requires(Permission.GRANT_READ, resource="id")
     )
     is_type_of = shows(rows.Project, rows.KnownProject)
 

@@ -6,7 +6,19 @@ import strawberry
 from strawberry import UNSET
 
 from auth.permissions import Permission
+from db.vocabulary import GrantScopeType
 from resolvers.inputs.limits import limited
+
+
+@strawberry.input
+class GrantFilter:
+    principal_id: strawberry.ID | None = UNSET
+    role_id: strawberry.ID | None = UNSET
+    scope: GrantScopeType | None = UNSET
+    project_id: strawberry.ID | None = UNSET
+    resource_id: strawberry.ID | None = UNSET
+    permission: Permission | None = UNSET
+    include_expired: bool | None = False
 
 
 @strawberry.input

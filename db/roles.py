@@ -60,18 +60,15 @@ async def name_is_taken(session: Session, name: str, *, but: UUID) -> bool:
     return bool(await session.records(select(roles.c.id).where(roles.c.name == name, roles.c.id != but)))
 
 
-async def change(session: Session, id: UUID, *, permissions: Sequence[str], **values: Any) -> Role:
+async def change(session: Session, id: UUID, *, permissions: Sequence[str] | None = None, **values: Any) -> Role:
     """Change a role that is locked; who holds it acts by what it is from the next request on."""
     session.topics.add(CALLERS)
+    if permissions is not None:
+        values["permissions"] = literal(list(permissions), ARRAY(Text))
     statement = (
         update(roles)
         .where(roles.c.id == id)
-        .values(
-            permissions=literal(list(permissions), ARRAY(Text)),
-            updated_at=func.clock_timestamp(),
-            revision=roles.c.revision + 1,
-            **values,
-        )
+        .values(updated_at=func.clock_timestamp(), revision=roles.c.revision + 1, **values)
     )
     changed = await session.first(Role, statement.returning(*_ROW))
     assert changed is not None

@@ -8,7 +8,8 @@ from db.database import Session
 from db.ids import Kind, key_of
 from db.rows import Column, Dataset, DatasetVersion, Tags
 from db.vocabulary import ColumnRole, DatasetVersionStatus, EventType
-from domain.refusals import AlreadyExists, InUse, InvalidState, Refused, StaleRevision, not_found
+from domain.changes import as_told, at_revision, differing, named
+from domain.refusals import AlreadyExists, InUse, InvalidState, Refused, not_found
 from domain.texts import checked_tags, checked_text
 from domain.uploads import ask_for_processing
 from events.log import publish, user_actor
@@ -61,28 +62,13 @@ async def update_dataset(
     Raises `Refused` when there is no such dataset, its revision is another than the expected one, or the project has a
     dataset of that name.
     """
-    checked_text(name, "input", "name", max_length=200)
-    checked_text(description or None, "input", "description")
+    wanted = named(name, description)
     before = await _held(session, actor, id, "input", "id")
-    if expected_revision not in (None, before.revision):
-        raise Refused(
-            StaleRevision(
-                message=f"The dataset has been changed: its revision is {before.revision}. Read it again.",
-                path=("input", "expectedRevision"),
-                current_revision=before.revision,
-                current=before,
-            )
-        )
-    wanted = {
-        "name": before.name if name is None else name,
-        "description": before.description if description is None else description or None,
-    }
-    changes = {
-        field: [getattr(before, field), value] for field, value in wanted.items() if value != getattr(before, field)
-    }
+    at_revision(before, expected_revision, "dataset")
+    changes = differing(before, wanted)
     if not changes:
         return before
-    changed = await datasets.change_unless_taken(session, before.id, **wanted, revision=before.revision + 1)
+    changed = await datasets.change_unless_taken(session, before.id, **changes, revision=before.revision + 1)
     if changed is None:
         raise Refused(
             AlreadyExists(
@@ -97,7 +83,7 @@ async def update_dataset(
         changed.id,
         project_id=changed.project_id,
         actor=user_actor(actor.user_id),
-        changes=changes,
+        changes=as_told(before, changes),
     )
     return changed
 

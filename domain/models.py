@@ -10,6 +10,7 @@ from db.database import Session
 from db.ids import Kind, global_id, key_of
 from db.rows import AliasChange, Json, Model, ModelVersion, Tags, TrainingRun
 from db.vocabulary import EventType, ModelVersionStatus, TrainingRunStatus
+from domain.changes import as_told, at_revision, differing, named
 from domain.idempotency import recall, remember
 from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, NotFound, Refused, StaleRevision, not_found
 from domain.texts import checked_tags, checked_text
@@ -129,13 +130,11 @@ async def update_model(
     name: str | None,
     description: str | None,
 ) -> Model:
-    """Change the name or the description of a model; what is None stays. Raises `Refused`."""
-    checked_text(name, "input", "name", max_length=200)
-    checked_text(description, "input", "description")
+    """Change the name or the description of a model; None leaves one as it is. Raises `Refused`."""
+    wanted = named(name, description)
     model = await _locked(session, actor, id, "id")
-    _check_revision(model, expected_revision)
-    wanted = {"name": name, "description": description}
-    changed = {field: new for field, new in wanted.items() if new is not None and new != getattr(model, field)}
+    at_revision(model, expected_revision, "model")
+    changed = differing(model, wanted)
     if not changed:
         return model
     row = await queries.change_unless_taken(session, model.id, **changed)
@@ -147,14 +146,13 @@ async def update_model(
                 existing=await queries.by_name(session, model.project_id, name or ""),
             )
         )
-    changes = {field: [getattr(model, field), new] for field, new in changed.items()}
     await publish(
         session,
         EventType.MODEL_UPDATED,
         model.id,
         project_id=model.project_id,
         actor=user_actor(actor.user_id),
-        changes=changes,
+        changes=as_told(model, changed),
     )
     return row
 
@@ -198,9 +196,9 @@ async def update_version(
     status: ModelVersionStatus | None,
 ) -> ModelVersion:
     """Describe a version, archive it, or make an archived one READY again; what is None stays. Raises `Refused`."""
-    checked_text(description, "input", "description")
+    wanted = named(None, description)
     model, version = await _locked_version(session, actor, id)
-    _check_revision(version, expected_revision)
+    at_revision(version, expected_revision, "version")
     if status is not None and status != version.status:
         if status not in _SETTABLE:
             message = f"A version is made {' or '.join(_SETTABLE)} by hand, not {status}."
@@ -216,8 +214,9 @@ async def update_version(
             )
         if status == ModelVersionStatus.ARCHIVED:
             await _check_unheld(session, model, version)
-    wanted = {"description": description, "status": status}
-    changed = {field: new for field, new in wanted.items() if new is not None and new != getattr(version, field)}
+    if status is not None:
+        wanted["status"] = status
+    changed = differing(version, wanted)
     if not changed:
         return version
     row = await queries.change_version(session, version.id, **changed)
@@ -225,7 +224,7 @@ async def update_version(
         session,
         actor,
         model,
-        {f"version {version.number} {field}": [getattr(version, field), new] for field, new in changed.items()},
+        {f"version {version.number} {field}": told for field, told in as_told(version, changed).items()},
     )
     return row
 
@@ -262,18 +261,6 @@ async def _check_unheld(session: Session, model: Model, version: ModelVersion) -
             f"{model.name!r} points at it. Move or remove the alias first."
         )
         raise Refused(InUse(message=message, path=("input", "id"), dependents=[model]))
-
-
-def _check_revision(row: Model | ModelVersion, expected: int | None) -> None:
-    if expected is not None and expected != row.revision:
-        raise Refused(
-            StaleRevision(
-                message=f"This was changed since: its revision is {row.revision}, not {expected}.",
-                path=("input", "expectedRevision"),
-                current_revision=row.revision,
-                current=row,
-            )
-        )
 
 
 async def _locked_version(session: Session, actor: Principal, version_id: str) -> tuple[Model, ModelVersion]:

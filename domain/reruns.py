@@ -15,9 +15,9 @@ from db.jobs import Job, enqueue
 from db.rows import Json, TrainingRun
 from db.runs import FINAL, Held
 from db.vocabulary import TrainingRunStatus as Status
+from domain.changes import at_revision, differing, named
 from domain.idempotency import recall, remember
-from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, Refusal, Refused, StaleRevision, not_found
-from domain.texts import checked_text
+from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, Refusal, Refused, not_found
 from domain.training import ALL_RUNS, MAX_NAME, QUEUED, RunRequest, create_run, move, run_topic
 from events.log import user_actor
 from ml.algorithm import canonical
@@ -39,21 +39,11 @@ async def update_run(
     description: str | None,
 ) -> TrainingRun:
     """Another name or description, in whatever state the run is; None leaves one as it is. Raises `Refused`."""
-    checked_text(name, "input", "name", max_length=MAX_NAME)
-    checked_text(description, "input", "description")
+    wanted = named(name, description, max_name=MAX_NAME)
     run = await _locked(session, id)
     now = (await runs.by_ids(session, [run.id]))[run.id]
-    if expected_revision is not None and expected_revision != now.revision:
-        raise Refused(
-            StaleRevision(
-                message=f"This run has the revision {now.revision} by now.",
-                path=("input", "expectedRevision"),
-                current_revision=now.revision,
-                current=now,
-            )
-        )
-    changes = {"name": name, "description": description}
-    changes = {field: text for field, text in changes.items() if text is not None and text != getattr(now, field)}
+    at_revision(now, expected_revision, "run")
+    changes = differing(now, wanted)
     if not changes:
         return now
     changed = await runs.change_unless_taken(session, run.id, **changes, revision=now.revision + 1)

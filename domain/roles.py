@@ -10,7 +10,8 @@ from db.ids import Kind, global_id, key_of
 from db.rows import Role
 from db.vocabulary import EventType
 from domain.administration import not_held
-from domain.refusals import AlreadyExists, ErrorCode, InUse, Invalid, Refused, StaleRevision, not_found
+from domain.changes import as_told, at_revision, differing, named
+from domain.refusals import AlreadyExists, ErrorCode, InUse, Invalid, Refused, not_found
 from domain.texts import checked_text
 from events.log import publish, user_actor
 
@@ -46,27 +47,15 @@ async def update_role(
 
     Raises `Refused`, also when a holder would get what the actor does not hold there: nobody gives what is not theirs.
     """
-    checked_text(name, "input", "name", max_length=MAX_NAME)
-    checked_text(description or None, "input", "description")
+    wanted = named(name, description, max_name=MAX_NAME)
     role = await _held(session, id, "edited: make one of your own with its permissions")
-    if expected_revision not in (None, role.revision):
-        raise Refused(
-            StaleRevision(
-                message=f"The role has been changed: its revision is {role.revision}. Read it again.",
-                path=("input", "expectedRevision"),
-                current_revision=role.revision,
-                current=role,
-            )
-        )
-    wanted = {
-        "name": role.name if name is None else name,
-        "description": role.description if description is None else description or None,
-        "permissions": role.permissions if permissions is None else sorted(set(permissions)),
-    }
-    if not wanted["permissions"]:
+    at_revision(role, expected_revision, "role")
+    if permissions is not None:
+        wanted["permissions"] = sorted(set(permissions))
+    if not wanted.get("permissions", True):
         path = ("input", "permissions")
         raise Refused(Invalid(code=ErrorCode.REQUIRED, message="Name at least one permission.", path=path))
-    added = set(wanted["permissions"] or ()) - set(role.permissions)
+    added = set(permissions or ()) - set(role.permissions)
     held = await grants.in_force_of_role(session, role.id) if added else []
     places = {Place(grant.project_id, grant.resource_id) for grant in held}
     lacking = sorted({permission for place in places for permission in not_held(actor, added, place)})
@@ -75,17 +64,11 @@ async def update_role(
         raise Refused(Invalid(message=message, path=("input", "permissions")))
     if name is not None and await roles.name_is_taken(session, name, but=role.id):
         raise Refused(await _taken(session, name))
-    changes = {field: [getattr(role, field), value] for field, value in wanted.items() if value != getattr(role, field)}
+    changes = differing(role, wanted)
     if not changes:
         return role
-    changed = await roles.change(
-        session,
-        role.id,
-        name=wanted["name"],
-        description=wanted["description"],
-        permissions=wanted["permissions"] or (),
-    )
-    await _publish(session, actor, changed, changes)
+    changed = await roles.change(session, role.id, **changes)
+    await _publish(session, actor, changed, as_told(role, changes))
     return changed
 
 

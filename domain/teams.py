@@ -13,7 +13,8 @@ from db.ids import Kind, global_id, key_of
 from db.rows import Team
 from db.vocabulary import EventType
 from domain.administration import an_administrator_stays, not_theirs_to_give
-from domain.refusals import AlreadyExists, Invalid, Refusal, Refused, StaleRevision, not_found
+from domain.changes import at_revision, differing, named
+from domain.refusals import AlreadyExists, Invalid, Refusal, Refused, not_found
 from domain.texts import checked_text
 from events.log import publish, user_actor
 
@@ -52,18 +53,9 @@ async def update_team(
 
     The rights of those who come and go change with it. Raises `Refused`.
     """
-    checked_text(name, "input", "name", max_length=MAX_NAME)
-    checked_text(description or None, "input", "description")
+    wanted = named(name, description, max_name=MAX_NAME)
     team = await _held(session, id)
-    if expected_revision not in (None, team.revision):
-        raise Refused(
-            StaleRevision(
-                message=f"The team has been changed: its revision is {team.revision}. Read it again.",
-                path=("input", "expectedRevision"),
-                current_revision=team.revision,
-                current=team,
-            )
-        )
+    at_revision(team, expected_revision, "team")
     coming, refusals = await _people(session, add_member_ids, "addMemberIds")
     going, unknown = await _people(session, remove_member_ids, "removeMemberIds")
     refusals += unknown
@@ -77,18 +69,14 @@ async def update_team(
         raise Refused(*refusals)
     if name is not None and await teams.name_is_taken(session, name, but=team.id):
         raise Refused(await _taken(session, name))
-    wanted = {
-        "name": team.name if name is None else name,
-        "description": team.description if description is None else description or None,
-    }
-    before = {field: getattr(team, field) for field, value in wanted.items() if value != getattr(team, field)}
+    changes = differing(team, wanted)
     async with an_administrator_stays(session, "input", "removeMemberIds"):
         joined = await teams.add_members(session, team.id, coming)
         left = await teams.remove_members(session, team.id, going)
-    if not (before or joined or left):
+    if not (changes or joined or left):
         return team
-    changed = await teams.change(session, team.id, **wanted, revision=team.revision + 1)
-    _touch(session, changed, before, {field: wanted[field] for field in before})
+    changed = await teams.change(session, team.id, **changes, revision=team.revision + 1)
+    _touch(session, changed, {field: getattr(team, field) for field in changes}, changes)
     await _joined(session, actor, changed, joined)
     await _left(session, actor, changed, left)
     return changed

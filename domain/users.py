@@ -12,7 +12,8 @@ from db.ids import Kind, global_id, key_of
 from db.rows import User
 from db.vocabulary import EventType, UserStatus
 from domain.administration import an_administrator_stays
-from domain.refusals import AlreadyExists, ErrorCode, Invalid, Refusal, Refused, StaleRevision, not_found
+from domain.changes import as_told, at_revision, differing
+from domain.refusals import AlreadyExists, ErrorCode, Invalid, Refusal, Refused, not_found
 from domain.sessions import digest_password
 from domain.teams import join, leave, teams_to_join
 from domain.texts import checked_text, storable
@@ -94,16 +95,8 @@ async def update_user(
     for good. Raises `Refused`; the last administrator stays.
     """
     user = await _held(session, id)
-    if expected_revision not in (None, user.revision):
-        raise Refused(
-            StaleRevision(
-                message=f"The account has been changed: its revision is {user.revision}. Read it again.",
-                path=("input", "expectedRevision"),
-                current_revision=user.revision,
-                current=user,
-            )
-        )
-    wanted = _wanted(user, display_name, email)
+    at_revision(user, expected_revision, "account")
+    wanted = _wanted(display_name, email)
     if status is not None:
         wanted["status"] = status
     belongs = {team.id: team for team in (await teams.of_users(session, [user.id])).get(user.id, ())}
@@ -129,7 +122,7 @@ async def update_user(
 async def update_viewer(session: Session, actor: Principal, *, display_name: str | None, email: str | None) -> User:
     """Change the caller's own name or address; None leaves as it is. Raises `Refused`."""
     user = await _held(session, global_id(Kind.USER, actor.user_id))
-    return await _change(session, actor, user, _wanted(user, display_name, email))
+    return await _change(session, actor, user, _wanted(display_name, email))
 
 
 async def delete_user(session: Session, actor: Principal, *, id: str, heir_id: str | None) -> User:
@@ -161,31 +154,24 @@ async def _held(session: Session, id: str) -> User:
     return user
 
 
-def _wanted(user: User, display_name: str | None, email: str | None) -> dict[str, Any]:
+def _wanted(display_name: str | None, email: str | None) -> dict[str, Any]:
     """Raises `Refused` when the name or the address cannot be one."""
     checked_text(display_name, "input", "displayName", max_length=MAX_NAME)
     refusals = _no_address(email) if email is not None else []
     if refusals:
         raise Refused(*refusals)
-    return {
-        "display_name": user.display_name if display_name is None else display_name,
-        "email": user.email if email is None else email,
-    }
+    wanted = {"display_name": display_name, "email": email}
+    return {field: value for field, value in wanted.items() if value is not None}
 
 
 async def _change(session: Session, actor: Principal, user: User, wanted: dict[str, Any]) -> User:
-    names = {"display_name": "displayName"}
-    changes = {
-        names.get(field, field): [getattr(user, field), value]
-        for field, value in wanted.items()
-        if value != getattr(user, field)
-    }
+    changes = differing(user, wanted)
     if not changes:
         return user
-    changed = await users.change_unless_taken(session, user.id, **wanted, revision=user.revision + 1)
+    changed = await users.change_unless_taken(session, user.id, **changes, revision=user.revision + 1)
     if changed is None:
         reads = actor.may(Permission.USER_READ)
-        existing = await users.by_username_or_email(session, "", wanted["email"]) if reads else None
+        existing = await users.by_username_or_email(session, "", changes["email"]) if reads else None
         message = "The e-mail address belongs to another account."
         raise Refused(AlreadyExists(message=message, path=("input", "email"), existing=existing))
     await publish(
@@ -194,7 +180,9 @@ async def _change(session: Session, actor: Principal, user: User, wanted: dict[s
         user.id,
         project_id=None,
         actor=user_actor(actor.user_id),
-        changes=changes,
+        changes={
+            "displayName" if field == "display_name" else field: told for field, told in as_told(user, changes).items()
+        },
     )
     return changed
 

@@ -800,6 +800,11 @@ async def test_a_model_is_renamed_and_described_once_for_each_revision(execute, 
     ]
     assert stale["errors"][0]["currentRevision"] == 2
     assert (await shown(execute, scientist, model_id), await told(db)) == (before, events_before)
+    assert (await sent(UPDATE, id=model_id, description=""))["model"] == {
+        "name": "tumor",
+        "description": None,
+        "revision": 3,
+    }
 
 
 async def test_a_version_is_archived_and_brought_back_but_not_while_an_alias_points_at_it(
@@ -818,7 +823,8 @@ async def test_a_version_is_archived_and_brought_back_but_not_while_an_alias_poi
     assert archived["modelVersion"] == {"description": "Old", "status": "ARCHIVED", "revision": 2}
     refused = await sent(SET_ALIAS, modelId=model_id, alias="champion", versionId=version_id)
     assert refused["errors"][0]["currentState"] == "ARCHIVED"
-    assert (await sent(UPDATE_VERSION, id=version_id, status="READY"))["modelVersion"]["status"] == "READY"
+    back = await sent(UPDATE_VERSION, id=version_id, status="READY", description="")
+    assert back["modelVersion"] == {"description": None, "status": "READY", "revision": 3}
     failed = await sent(UPDATE_VERSION, id=version_id, status="FAILED")
     stale = await sent(UPDATE_VERSION, id=version_id, expectedRevision=1, description="x")
     assert failed["errors"][0]["allowed"] == ["READY", "ARCHIVED"]

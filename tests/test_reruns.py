@@ -258,6 +258,8 @@ async def test_a_run_gets_another_name_and_description(asked, create, call):  # 
     assert (run["name"], run["description"], run["revision"]) == ("second", "New", 3)
     same = await call("updateTrainingRun", id=id, description="New")
     assert same["revision"] == 3
+    bare = await call("updateTrainingRun", id=id, description="")
+    assert (bare["name"], bare["description"], bare["revision"]) == ("second", None, 4)
 
 
 async def test_a_rename_is_refused(asked, create, refused):  # noqa: F811

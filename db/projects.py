@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, bindparam, or_, select
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.conditions import tagged, words
@@ -23,6 +23,9 @@ _BY_IDS = Prepared(
     )
 )
 _BY_SLUG = Prepared(select(*_ROW).where(projects.c.slug == bindparam("slug"), _IN_SIGHT))
+_LOCK = Prepared(
+    select(*_ROW).where(projects.c.id == bindparam("id", type_=Uuid), _IN_SIGHT).with_for_update(key_share=True)
+)
 _ORDERS = {
     "NAME": projects.c.name,
     "CREATED_AT": projects.c.created_at,
@@ -56,6 +59,24 @@ async def listed(session: Session, args: PageArgs) -> Page[Project]:
     name, descending = args.order
     order = Order.by(name, _ORDERS[name], projects.c.id, descending=descending)
     return await page(session, Project, statement, order, args)
+
+
+async def lock(session: Session, id: UUID) -> Project | None:
+    """The project, which nobody else changes until the transaction ends."""
+    return await session.first(Project, _LOCK, id=id)
+
+
+async def change(session: Session, id: UUID, **values: Any) -> Project:
+    """Write columns of a project that the transaction has locked."""
+    changed = await session.first(
+        Project,
+        update(projects)
+        .where(projects.c.id == id)
+        .values(**values, updated_at=func.clock_timestamp(), revision=projects.c.revision + 1)
+        .returning(*_ROW),
+    )
+    assert changed is not None
+    return changed
 
 
 async def insert_unless_taken(

@@ -3,9 +3,11 @@
 from auth.principals import Principal
 from db import projects
 from db.database import Session
+from db.ids import Kind, key_of
 from db.rows import Project, Tags
 from db.vocabulary import EventType
-from domain.refusals import AlreadyExists, Refused
+from domain.changes import as_told, at_revision, differing, named
+from domain.refusals import AlreadyExists, Refused, not_found
 from domain.texts import checked_tags, checked_text
 from events.log import publish, user_actor
 
@@ -35,4 +37,44 @@ async def create_project(
         project_id=project.id,
         actor=user_actor(actor.user_id),
     )
+    return project
+
+
+async def update_project(
+    session: Session,
+    actor: Principal,
+    *,
+    id: str,
+    expected_revision: int | None,
+    name: str | None,
+    description: str | None,
+) -> Project:
+    """Rename or describe a project; None leaves as it is, an empty description takes it away.
+
+    Raises `Refused` when there is no such project, or its revision is another than the expected one.
+    """
+    wanted = named(name, description)
+    before = await _held(session, id)
+    at_revision(before, expected_revision, "project")
+    changes = differing(before, wanted)
+    if not changes:
+        return before
+    changed = await projects.change(session, before.id, **changes)
+    await publish(
+        session,
+        EventType.PROJECT_UPDATED,
+        changed.id,
+        project_id=changed.id,
+        actor=user_actor(actor.user_id),
+        changes=as_told(before, changes),
+    )
+    return changed
+
+
+async def _held(session: Session, id: str) -> Project:
+    """The project, held until the transaction ends. Raises `Refused`."""
+    key = key_of(id, Kind.PROJECT)
+    project = await projects.lock(session, key) if key is not None else None
+    if project is None:
+        raise Refused(not_found("project", id, "input", "id"))
     return project

@@ -1,4 +1,6 @@
-"""Projects: list, find, make."""
+"""Projects: list, find, make, change; and the tags of what is in them."""
+
+from typing import Any
 
 import strawberry
 from strawberry import UNSET
@@ -9,9 +11,16 @@ from db import projects as queries
 from db.ids import Kind, key_of
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import Project
-from domain import projects
+from domain import projects, tags
 from resolvers.context import Info
-from resolvers.inputs.identity import CreateProjectInput, ProjectFilter, ProjectOrder, ProjectOrderField
+from resolvers.inputs.identity import (
+    CreateProjectInput,
+    ProjectFilter,
+    ProjectOrder,
+    ProjectOrderField,
+    SetTagsInput,
+    UpdateProjectInput,
+)
 from resolvers.paging import ordering, tags_of
 
 BY_NAME = ProjectOrder(field=ProjectOrderField.NAME)
@@ -62,3 +71,27 @@ async def create_project(info: Info, input: CreateProjectInput) -> Project:
             description=input.description,
             tags=tags_of(input.tags),
         )
+
+
+async def update_project(info: Info, input: UpdateProjectInput) -> Project:
+    async with info.context.db.transaction() as session:
+        return await projects.update_project(
+            session,
+            info.context.caller,
+            id=input.id,
+            expected_revision=input.expected_revision,
+            name=input.name,
+            description=input.description,
+        )
+
+
+async def set_tags(info: Info, input: SetTagsInput) -> dict[str, Any]:
+    async with info.context.db.transaction() as session:
+        row = await tags.set_tags(
+            session,
+            info.context.caller,
+            resource_id=input.resource_id,
+            put=tags_of(input.set),
+            remove=input.remove or [],
+        )
+    return {"resource": row, "tags": row.tags}

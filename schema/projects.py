@@ -84,6 +84,19 @@ class CreateProjectPayload:
 
 
 @strawberry.type
+class UpdateProjectPayload:
+    project: Project | None
+    errors: list[UserError]
+
+
+@strawberry.type
+class SetTagsPayload:
+    resource: Node | None
+    tags: list[Tag] | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class ProjectQueries:
     projects: Connection[Project] = query(resolve.all_projects, guard=viewer, directives=[PAGED])
     project: Project | None = query(resolve.project, guard=viewer)
@@ -97,3 +110,10 @@ class ProjectMutations:
         returns="project",
         audited=AuditAction.PROJECT_CREATE,
     )
+    update_project: UpdateProjectPayload | None = mutation(
+        resolve.update_project,
+        guard=requires(Permission.PROJECT_UPDATE, resource="input.id"),
+        returns="project",
+        audited=AuditAction.PROJECT_UPDATE,
+    )
+    set_tags: SetTagsPayload | None = mutation(resolve.set_tags, guard=viewer, returns=None)

@@ -1,5 +1,7 @@
 """Projects through the API."""
 
+from db.ids import Kind, global_id, new_id
+
 CREATE = """
 mutation ($input: CreateProjectInput!) {
   createProject(input: $input) {
@@ -145,3 +147,66 @@ async def test_a_cursor_of_another_order_is_refused(execute, admin, project):
     )
 
     assert listed["errors"][0]["extensions"] == {"code": "BAD_REQUEST", "userCode": "CURSOR_INVALID"}
+
+
+UPDATE = """
+mutation ($input: UpdateProjectInput!) {
+  updateProject(input: $input) {
+    project { name description revision }
+    errors { code path ... on StaleRevisionError { currentRevision current { ... on Project { name } } } }
+  }
+}
+"""
+TOLD = """
+{ events(last: 1) { nodes { type changes } } auditEvents(first: 1) { nodes { action before after } } }
+"""
+
+
+async def test_a_project_is_renamed_and_described(execute, admin, project):
+    id = global_id(Kind.PROJECT, project.id)
+    input = {"id": id, "expectedRevision": 1, "name": "Laboratory", "description": "Ours"}
+
+    changed = await execute(UPDATE, principal=admin, input=input)
+    told = (await execute(TOLD, principal=admin))["data"]
+    same = await execute(UPDATE, principal=admin, input={"id": id, "name": "Laboratory"})
+    bare = await execute(UPDATE, principal=admin, input={"id": id, "description": ""})
+
+    assert changed["data"]["updateProject"] == {
+        "project": {"name": "Laboratory", "description": "Ours", "revision": 2},
+        "errors": [],
+    }
+    changes = {"name": ["Lab", "Laboratory"], "description": [None, "Ours"]}
+    assert told["events"]["nodes"] == [{"type": "PROJECT_UPDATED", "changes": changes}]
+    (entry,) = told["auditEvents"]["nodes"]
+    assert (entry["action"], entry["before"]) == ("PROJECT_UPDATE", {"name": "Lab", "description": None})
+    assert same["data"]["updateProject"]["project"]["revision"] == 2
+    assert bare["data"]["updateProject"]["project"] == {"name": "Laboratory", "description": None, "revision": 3}
+
+
+async def test_a_project_is_changed_only_as_it_is_known_and_by_those_who_may(execute, admin, caller, project):
+    id = global_id(Kind.PROJECT, project.id)
+    viewer = await caller("Viewer")
+
+    stale = await execute(UPDATE, principal=admin, input={"id": id, "expectedRevision": 2, "name": "New"})
+    blank = await execute(UPDATE, principal=admin, input={"id": id, "name": " "})
+    gone = await execute(UPDATE, principal=admin, input={"id": global_id(Kind.PROJECT, new_id()), "name": "New"})
+    forbidden = await execute(UPDATE, principal=viewer, input={"id": id, "name": "New"})
+
+    assert stale["data"]["updateProject"] == {
+        "project": None,
+        "errors": [
+            {
+                "code": "STALE_REVISION",
+                "path": ["input", "expectedRevision"],
+                "currentRevision": 1,
+                "current": {"name": "Lab"},
+            }
+        ],
+    }
+    assert [answer["data"]["updateProject"]["errors"][0]["code"] for answer in (blank, gone)] == [
+        "REQUIRED",
+        "NOT_FOUND",
+    ]
+    assert forbidden["errors"][0]["extensions"] == {"code": "FORBIDDEN"}
+    listed = await execute("{ projects { nodes { name revision } } }", principal=admin)
+    assert listed["data"]["projects"]["nodes"] == [{"name": "Lab", "revision": 1}]

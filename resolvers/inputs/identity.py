@@ -140,3 +140,18 @@ class CreateProjectInput:
     name: str
     description: str | None = UNSET
     tags: list[TagInput] | None = UNSET
+
+
+@strawberry.input
+class UpdateProjectInput:
+    id: strawberry.ID
+    expected_revision: int | None = UNSET
+    name: str | None = UNSET
+    description: str | None = UNSET
+
+
+@strawberry.input
+class SetTagsInput:
+    resource_id: strawberry.ID
+    set: list[TagInput] | None = UNSET
+    remove: list[str] | None = UNSET

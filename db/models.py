@@ -124,6 +124,7 @@ _LATEST_EVALUATIONS = Prepared(
     .where(_in(evaluations.c.model_version_id))
     .order_by(evaluations.c.model_version_id, evaluations.c.id.desc())
 )
+_CURVES = Prepared(select(evaluations.c.id, evaluations.c.curves).where(_in(evaluations.c.id)))
 _OTHER = evaluations.alias("other")
 _OF_HOLDER = (
     select(_OTHER.c.metrics)
@@ -348,6 +349,10 @@ async def latest_evaluations(session: Session, version_ids: Sequence[UUID]) -> M
     return {evaluation.model_version_id: evaluation for evaluation in found}
 
 
+async def curves(session: Session, evaluation_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[Json]]:
+    return dict(await session.records(_CURVES, ids=list(evaluation_ids)))
+
+
 async def baselines(
     session: Session, wanted: Sequence[tuple[UUID, str]], alias: str
 ) -> Mapping[tuple[UUID, str], float | None]:
@@ -483,26 +488,66 @@ async def insert_evaluations(
     dataset_version_id: UUID,
     found: Sequence[Json],
 ) -> None:
-    """`found` are `{split, metrics, confusion_matrix}`; the last of them counts as the latest."""
+    """What training found out, as `insert_evaluation` takes it; the last of them counts as the latest."""
     for id, evaluation in zip(sorted(new_id() for _ in found), found, strict=True):
-        await session.run(
-            insert(evaluations).values(
-                id=id,
-                model_version_id=version.id,
-                dataset_version_id=dataset_version_id,
-                split=evaluation["split"],
-                metrics=evaluation["metrics"],
-                confusion_matrix=evaluation["confusion_matrix"],
-                created_by=version.created_by,
-            )
+        await insert_evaluation(
+            session, version.id, dataset_version_id, evaluation, created_by=version.created_by, id=id
         )
+
+
+async def insert_evaluation(
+    session: Session,
+    version_id: UUID,
+    dataset_version_id: UUID,
+    found: Json,
+    *,
+    created_by: UUID | None,
+    id: UUID | None = None,
+) -> UUID:
+    """`found` is `{split, metrics, confusion_matrix, curves}`; curves are not there from before they were drawn."""
+    id = id or new_id()
+    await session.run(
+        insert(evaluations).values(
+            id=id,
+            model_version_id=version_id,
+            dataset_version_id=dataset_version_id,
+            split=found["split"],
+            metrics=found["metrics"],
+            confusion_matrix=found["confusion_matrix"],
+            curves=found.get("curves", []),
+            created_by=created_by,
+        )
+    )
+    return id
 
 
 async def copy_evaluations(session: Session, source_id: UUID, version: ModelVersion) -> None:
     """What was found out about one version, said of another one with the same files."""
-    statement = select(*_EVALUATION).where(evaluations.c.model_version_id == source_id).order_by(evaluations.c.id)
-    for evaluation in await session.all(Evaluation, statement):
-        await insert_evaluations(session, version, evaluation.dataset_version_id, [evaluation._asdict()])
+    known = select(evaluations.c.id).where(evaluations.c.model_version_id == source_id).order_by(evaluations.c.id)
+    same = [evaluations.c[name] for name in ("dataset_version_id", "split", "metrics", "confusion_matrix", "curves")]
+    for (source,) in await session.records(known):
+        ours = [literal(new_id(), Uuid), literal(version.id, Uuid), literal(version.created_by, Uuid)]
+        copied = select(*ours, *same).where(evaluations.c.id == source)
+        names = ["id", "model_version_id", "created_by", *(column.name for column in same)]
+        await session.run(insert(evaluations).from_select(names, copied))
+
+
+class TrainedOn(NamedTuple):
+    """The columns that a version was trained with: what it predicts, and how much each row counted."""
+
+    target: str | None
+    weight_column: str | None
+
+
+async def trained_on(session: Session, version_id: UUID) -> TrainedOn | None:
+    """None for a version that no run of ours trained."""
+    spec = training_runs.c.spec
+    statement = (
+        select(spec["target"].astext, spec["weight_column"].astext)
+        .join_from(model_versions, training_runs, training_runs.c.id == model_versions.c.run_id)
+        .where(model_versions.c.id == version_id)
+    )
+    return await session.first(TrainedOn, statement)
 
 
 async def holder(session: Session, model_id: UUID, alias: str) -> UUID | None:

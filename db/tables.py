@@ -542,6 +542,7 @@ evaluations = Table(
     Column("split", Text, nullable=False),
     Column("metrics", JSONB, nullable=False),
     Column("confusion_matrix", JSONB),
+    Column("curves", JSONB, nullable=False, server_default=text("'[]'")),
     _at("created_at"),
     _created_by(),
     Index("evaluations_model_version_id_id_idx", "model_version_id", "id"),

@@ -167,6 +167,13 @@ class ImportanceKind(Word):
     PERMUTATION = auto()
 
 
+class CurveKind(Word):
+    ROC = auto()
+    PRECISION_RECALL = auto()
+    CALIBRATION = auto()
+    LIFT = auto()
+
+
 class MetricScope(Word):
     RUN = auto()
     SYSTEM = auto()

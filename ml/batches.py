@@ -90,7 +90,7 @@ def predict_in_child(control: Control, job: BatchJob) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     total = pq.read_metadata(job.data).num_rows
     done, waiting, begun = job.start, [], time.monotonic()
-    for table in _rows_of(job.data, model.names, start=job.start, rows_at_once=model.rows_at_once):
+    for table in rows_of(job.data, model.names, start=job.start, rows_at_once=model.rows_at_once):
         waiting.append(_predicted(model, table, job))
         done += len(table)
         control.report(RowsDone(done, total))
@@ -117,7 +117,7 @@ def _written(predictions: pa.Table, path: Path) -> PartDone:
     return PartDone(str(path), artifact.sha256_of(path), len(predictions), predictions["outcome"].null_count)
 
 
-def _rows_of(path: str, names: list[str] | None, *, start: int, rows_at_once: int) -> Iterator[pa.Table]:
+def rows_of(path: str, names: list[str] | None, *, start: int, rows_at_once: int) -> Iterator[pa.Table]:
     """Columns of a Parquet file (None: all) from a row on, piece by piece; row groups before it are not read."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         groups, before = [], 0
@@ -155,10 +155,10 @@ def join_in_child(control: Control, job: JoinJob) -> Joined:
     for name in added[1:]:
         schema = schema.append(pa.field(name, pa.float64()))
     group_rows = max(1024, min(ROWS_A_GROUP, CELLS_AT_ONCE // len(schema)))
-    rows = _Pieces(_rows_of(job.data, names, start=0, rows_at_once=group_rows))
+    rows = _Pieces(rows_of(job.data, names, start=0, rows_at_once=group_rows))
     with pq.ParquetWriter(job.output, schema, compression="zstd", write_page_checksum=True) as writer:
         for part in job.parts:
-            for predictions in _rows_of(part, None, start=0, rows_at_once=group_rows):
+            for predictions in rows_of(part, None, start=0, rows_at_once=group_rows):
                 table = rows.take(len(predictions))
                 outcome = predictions["outcome"]
                 table = table.append_column(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
+from ml import curves
 from ml.algorithm import METRICS
+from ml.curves import auc, average_precision
 from ml.preparation import Floats, Part, Prepared, matrix
 from ml.spec import Task, TrainingSpec
 
@@ -42,34 +44,6 @@ def f1(y: Floats, predicted: Labels, classes: int, weight: Floats | None) -> flo
     if classes == 2:
         return float(scores[1])
     return float(scores[total > 0].mean())
-
-
-def auc(y: Floats, score: Floats, weight: Floats | None) -> float:
-    """Area under the ROC curve, ties counted half; NaN when one class is absent."""
-    positive, negative = _by_threshold(y, score, weight)
-    if positive.sum() == 0 or negative.sum() == 0:
-        return float("nan")
-    below = np.cumsum(negative) - negative
-    return float((positive * (negative.sum() - below - negative / 2.0)).sum() / (positive.sum() * negative.sum()))
-
-
-def average_precision(y: Floats, score: Floats, weight: Floats | None) -> float:
-    """Sum over thresholds of precision times the step in recall."""
-    positive, negative = _by_threshold(y, score, weight)
-    if positive.sum() == 0:
-        return float("nan")
-    hits = np.cumsum(positive)
-    precision = hits / (hits + np.cumsum(negative))
-    return float((precision * positive).sum() / positive.sum())
-
-
-def _by_threshold(y: Floats, score: Floats, weight: Floats | None) -> tuple[Floats, Floats]:
-    """Weights of positives and of negatives at each distinct score, highest first."""
-    weights = np.ones_like(y) if weight is None else weight
-    _, at = np.unique(-score, return_inverse=True)
-    positive: Floats = np.bincount(at, weights=weights * (y == 1)).astype(np.float64)
-    negative: Floats = np.bincount(at, weights=weights * (y != 1)).astype(np.float64)
-    return positive, negative
 
 
 def compute(name: str, y: Floats, predicted: Floats, weight: Floats | None) -> float:
@@ -128,16 +102,34 @@ def predict_part(booster: lgb.Booster, part: Part) -> Floats:
     return np.concatenate(pieces)
 
 
-def evaluate(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared, part: Part, split: str) -> dict[str, Any]:
-    """`{split, rows, metrics: [{name, value, higher_is_better}], confusion_matrix: {labels, counts} | None}`.
+def metric_names(task: Task, asked: Sequence[str]) -> list[str]:
+    """The metrics of an evaluation: those asked for, then the usual ones; `auc_mu` only LightGBM itself computes."""
+    return [name for name in dict.fromkeys((*asked, *EXTRA_METRICS[task])) if name != "auc_mu"]
 
-    A metric that is not defined on these rows (AUC with one class) has the value None.
-    """
+
+def evaluate(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared, part: Part, split: str) -> dict[str, Any]:
+    """What `measured` says of the model on a part of the rows."""
     predicted = predict_part(booster, part)
-    names = [n for n in dict.fromkeys((*spec.evaluation_metrics, *EXTRA_METRICS[spec.task])) if n != "auc_mu"]
+    names = metric_names(spec.task, spec.evaluation_metrics)
+    return measured(names, part.y, predicted, part.weight, prepared.labels, split)
+
+
+def measured(
+    names: Sequence[str],
+    y: Floats,
+    predicted: Floats,
+    weight: Floats | None,
+    labels: Sequence[Any] | None,
+    split: str,
+) -> dict[str, Any]:
+    """`{split, rows, metrics: [{name, value, higher_is_better}], confusion_matrix: {labels, counts} | None, curves}`.
+
+    A metric that is not defined on these rows (AUC with one class) has the value None. The confusion matrix counts
+    rows, whatever their weight.
+    """
     metrics = []
     for name in names:
-        value = compute(name, part.y, predicted, part.weight)
+        value = compute(name, y, predicted, weight)
         metrics.append(
             {
                 "name": name,
@@ -145,15 +137,13 @@ def evaluate(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared, part:
                 "higher_is_better": METRICS[name].higher_is_better,
             }
         )
-    confusion = None
-    if prepared.labels is not None:
-        classes = len(prepared.labels)
-        counts = weighted_confusion(part.y, choose(predicted), classes, None)
-        confusion = {
-            "labels": [label_text(label) for label in prepared.labels],
-            "counts": counts.astype(np.int64).ravel().tolist(),
-        }
-    return {"split": split, "rows": len(part.y), "metrics": metrics, "confusion_matrix": confusion}
+    confusion, drawn = None, []
+    if labels is not None:
+        counts = weighted_confusion(y, choose(predicted), len(labels), None)
+        texts = [label_text(label) for label in labels]
+        confusion = {"labels": texts, "counts": counts.astype(np.int64).ravel().tolist()}
+        drawn = curves.drawn(y, predicted, weight, texts)
+    return {"split": split, "rows": len(y), "metrics": metrics, "confusion_matrix": confusion, "curves": drawn}
 
 
 def label_text(label: Any) -> str:

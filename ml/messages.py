@@ -132,6 +132,22 @@ class BatchJob:
     part_seconds: float = 5.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateJob:
+    """Rows of `data` whose `target` is known, to be compared with what the model in the folder `model` says of them.
+
+    `metrics` are canonical names, in the order to be told; None: the usual ones.
+    """
+
+    model: str
+    sha256: str
+    data: str
+    target: str
+    weight_column: str | None = None
+    metrics: tuple[str, ...] | None = None
+    threads: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class RowsDone:
     """How many rows of how many have been seen to."""

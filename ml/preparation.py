@@ -96,7 +96,7 @@ def prepare(job: TrainJob) -> Prepared:
     present = np.flatnonzero(np.isfinite(y))
     if len(present) == 0:
         raise DataProblem("No row has a target value.", ("input", "spec", "target"))
-    weight = None if spec.weight_column is None else _weights(table[spec.weight_column], spec.weight_column)
+    weight = None if spec.weight_column is None else weights_of(table[spec.weight_column], spec.weight_column)
     provided = job.validation_data is not None
     train_rows, valid_rows, test_rows = split_rows(spec, table, y, present, provided=provided)
     if len(train_rows) == 0:
@@ -167,14 +167,14 @@ def _provided(path: str, spec: TrainingSpec, features: Sequence[Feature], labels
         y = numbers(table[spec.target])
         y[~np.isfinite(y)] = np.nan
     else:
-        y = _label_index(table[spec.target], labels)
-        strange = np.isnan(y) & ~_null_mask(table[spec.target])
+        y = label_index(table[spec.target], labels)
+        strange = np.isnan(y) & ~null_mask(table[spec.target])
         if strange.any():
             raise DataProblem(f"The validation data has values of {spec.target!r} that never occur in training.", here)
     rows = np.flatnonzero(np.isfinite(y)).astype(np.int64)
     if len(rows) == 0:
         raise DataProblem("No row of the validation data has a target value.", here)
-    weight = None if spec.weight_column is None else _weights(table[spec.weight_column], spec.weight_column)
+    weight = None if spec.weight_column is None else weights_of(table[spec.weight_column], spec.weight_column)
     index = pa.array(rows)
     return Part(
         pa.table({f.model_name: encode(table[f.name].take(index), f) for f in features}),
@@ -255,7 +255,7 @@ def numbers(column: pa.ChunkedArray) -> Floats:
     return values
 
 
-def _null_mask(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+def null_mask(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = np.asarray(pc.is_null(column, nan_is_null=True).to_numpy())
     return mask
 
@@ -278,10 +278,10 @@ def _target(column: pa.ChunkedArray, spec: TrainingSpec) -> tuple[tuple[Any, ...
     if not expected:
         need = "exactly 2" if spec.task is Task.BINARY_CLASSIFICATION else "at least 3"
         raise DataProblem(f"{spec.task.value} needs {need} values; {spec.target!r} has {len(labels)}.", here)
-    return labels, _label_index(column, labels)
+    return labels, label_index(column, labels)
 
 
-def _label_index(column: pa.ChunkedArray, labels: tuple[Any, ...]) -> Floats:
+def label_index(column: pa.ChunkedArray, labels: tuple[Any, ...]) -> Floats:
     kind = pa.array(labels).type
     if pa.types.is_string(kind):
         kind = pa.large_string()
@@ -292,8 +292,12 @@ def _label_index(column: pa.ChunkedArray, labels: tuple[Any, ...]) -> Floats:
     return numbers(pc.index_in(values, value_set=pa.array(labels, kind)))
 
 
-def _weights(column: pa.ChunkedArray, name: str) -> Floats:
-    weight = numbers(column)
+def weights_of(column: pa.ChunkedArray, name: str) -> Floats:
+    return checked_weights(numbers(column), name)
+
+
+def checked_weights(weight: Floats, name: str) -> Floats:
+    """Raises `DataProblem` unless every weight is a number of at least 0, and one of them is larger."""
     if not np.isfinite(weight).all() or (weight < 0).any() or weight.sum() <= 0:
         message = f"Every weight in {name!r} must be a number of at least 0, and not all of them 0."
         raise DataProblem(message, ("input", "spec", "weightColumn"))

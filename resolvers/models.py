@@ -1,5 +1,6 @@
 """Models: list, find, make, version, promote."""
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,10 +12,12 @@ from dataloaders import loaders
 from db import models as queries
 from db.ids import Kind, key_of
 from db.models import VersionRef
+from db.operations import operation_topic
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import Evaluation, Model, ModelVersion
 from db.vocabulary import ImportanceKind
-from domain import models
+from domain import evaluations, models
+from domain.refusals import Refused
 from resolvers.context import Info
 from resolvers.downloads import USUAL, Download, signed
 from resolvers.inputs.limits import argument
@@ -23,6 +26,7 @@ from resolvers.inputs.models import (
     CreateModelVersionInput,
     DeleteModelInput,
     DeleteModelVersionInput,
+    EvaluateModelVersionInput,
     ModelFilter,
     ModelOrder,
     ModelOrderField,
@@ -194,6 +198,30 @@ async def update_model_version(info: Info, input: UpdateModelVersionInput) -> Mo
 async def delete_model_version(info: Info, input: DeleteModelVersionInput) -> ModelVersion:
     async with info.context.db.transaction() as session:
         return await models.delete_version(session, info.context.caller, id=input.id)
+
+
+async def evaluate_model_version(info: Info, input: EvaluateModelVersionInput) -> Evaluation:
+    """Have a worker compare the version with the data, and wait for it; what takes longer goes on without us."""
+    context = info.context
+    async with context.db.transaction() as session:
+        asked = await evaluations.ask(
+            session,
+            context.caller,
+            model_version_id=input.model_version_id,
+            dataset_version_id=input.dataset_version_id,
+            metrics=input.metrics,
+        )
+    deadline = time.monotonic() + evaluations.WAIT_SECONDS
+    with context.services.wakeups.watching(operation_topic(asked)) as bell:
+        while True:
+            async with context.db.reading() as session:
+                made = await evaluations.outcome(session, asked)
+            if made is not None:
+                return made
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Refused(evaluations.still_at_work())
+            await bell.wait(min(left, context.services.wakeups.patience))
 
 
 async def set_model_alias(info: Info, input: SetModelAliasInput) -> dict[str, Any]:

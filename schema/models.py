@@ -9,9 +9,9 @@ from auth.permissions import Permission
 from dataloaders import loaders
 from db import rows
 from db.ids import Kind
-from db.vocabulary import AuditAction, ColumnType, MLTask, ModelVersionStatus
+from db.vocabulary import AuditAction, ColumnType, CurveKind, MLTask, ModelVersionStatus
 from resolvers import models as resolve
-from resolvers.inputs.scalars import SHA256, BigInt, IntVector
+from resolvers.inputs.scalars import SHA256, BigInt, FloatVector, IntVector
 from resolvers.paging import first_args
 from schema.access import requires, viewer
 from schema.directives import PAGED
@@ -68,6 +68,15 @@ class ConfusionMatrix:
 
 
 @strawberry.type
+class EvaluationCurve:
+    kind: CurveKind
+    label: str | None
+    x: FloatVector
+    y: FloatVector
+    area: float | None
+
+
+@strawberry.type
 class Evaluation(Node):
     id: strawberry.ID = identity(Kind.EVALUATION)
     model_version: Annotated["ModelVersion", strawberry.lazy("schema.models")] = relation(
@@ -79,6 +88,7 @@ class Evaluation(Node):
     split: str
     metrics: list[EvaluationMetric] = computed(resolve.metrics_of)
     confusion_matrix: ConfusionMatrix | None
+    curves: list[EvaluationCurve] = relation(loaders.curves_of_evaluation, by="id")
     created_at: datetime
     created_by: Actor | None = relation(loaders.user, by="created_by")
     is_type_of = shows(rows.Evaluation)
@@ -192,6 +202,12 @@ class DeleteModelVersionPayload:
 
 
 @strawberry.type
+class EvaluateModelVersionPayload:
+    evaluation: Evaluation | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class SetModelAliasPayload:
     model: Model | None
     change: AliasChange | None
@@ -249,6 +265,12 @@ class ModelMutations:
         guard=requires(Permission.MODEL_DELETE, resource="input.id"),
         returns="model_version",
         audited=AuditAction.MODEL_DELETE,
+    )
+    evaluate_model_version: EvaluateModelVersionPayload | None = mutation(
+        resolve.evaluate_model_version,
+        guard=requires(Permission.MODEL_UPDATE, resource="input.modelVersionId"),
+        returns="evaluation",
+        cost=50,
     )
     set_model_alias: SetModelAliasPayload | None = mutation(
         resolve.set_model_alias,

@@ -22,6 +22,7 @@ from ml.processes import Template
 from storage.objects import ObjectStore, StoreSettings
 from workers.batches import predict_batch
 from workers.datasets import process_version
+from workers.examining import evaluate
 from workers.operations import operate
 from workers.presence import present, worker_name
 from workers.sweeping import forget, sweep
@@ -29,11 +30,15 @@ from workers.training import train_run
 from workers.worker import Worker
 
 Do = Callable[[Worker, UUID], Awaitable[None]]
-OPERATIONS = {OperationKind.BATCH_PREDICTION.value: predict_batch}
+OPERATIONS = {
+    OperationKind.BATCH_PREDICTION.value: predict_batch,
+    OperationKind.EVALUATION.value: evaluate,
+}
 JOBS: dict[Job, Do] = {
     Job.PROCESS_VERSION: process_version,
     Job.TRAIN_RUN: train_run,
     Job.PREDICT_BATCH: partial(operate, OPERATIONS),
+    Job.EXAMINE_MODEL: partial(operate, OPERATIONS),
 }
 _log = structlog.get_logger(__name__)
 

@@ -131,6 +131,13 @@ class RemoveModelAliasInput:
 
 
 @strawberry.input
+class EvaluateModelVersionInput:
+    model_version_id: strawberry.ID
+    dataset_version_id: strawberry.ID
+    metrics: list[str] | None = UNSET
+
+
+@strawberry.input
 class ModelAliasInput:
     model_id: strawberry.ID
     alias: str

@@ -10,6 +10,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from headai.explorer import explorer_assets
 from headai.http import GraphQLEndpoint, healthz, metrics, readyz
+from headai.leaving import Leaving
 from headai.services import open_services
 from headai.settings import Settings
 from headai.sse import GraphQLStream
@@ -18,11 +19,13 @@ from monitoring.requests import RequestLog
 from resolvers.context import Services
 
 
-def create_app(settings: Settings) -> Starlette:
+def create_app(settings: Settings, leaving: Leaving) -> Starlette:
+    """`leaving` is told by whoever runs the process when it has to end."""
+
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Services]]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Services | Leaving]]:
         async with open_services(settings) as services:
-            yield {"services": services}
+            yield {"services": services, "leaving": leaving}
 
     cors = Middleware(
         CORSMiddleware,

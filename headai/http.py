@@ -93,7 +93,9 @@ async def healthz(_: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """The process can do its work: 503 while the database is away."""
+    """The process can do its work: 503 while the database is away, and from when the process was told to end."""
+    if request.state.leaving.begun:
+        return JSONResponse({"status": "LEAVING"}, 503)
     health = await request.state.services.health.report()
     return JSONResponse({"status": health.status}, 503 if health.status is HealthStatus.DOWN else 200)
 

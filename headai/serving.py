@@ -1,20 +1,22 @@
-"""The API as a process: uvicorn over a socket of our own, drained on SIGTERM."""
+"""The API as a process: uvicorn over a socket of our own, which lets its clients go on SIGTERM."""
 
 import errno
 import gc
+import signal
 import socket
 import sys
 
 import uvicorn
 
+from headai.leaving import FINISH_SECONDS, Leaving
 from headai.requests import MAX_FRAME_BYTES
 from headai.settings import CommonSettings, Settings, SettingsError
 
-_DRAIN_SECONDS = 10
-
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; requests in flight get ten seconds to end.
+    """Serve until SIGTERM, which lets clients go over `drain_time`, or SIGINT, which does so at once.
+
+    What runs then gets ten seconds to end. A second signal ends the patience of the first.
 
     Raises `SettingsError` when the address cannot be listened on.
     """
@@ -23,15 +25,16 @@ def serve(settings: Settings) -> None:
 
     configure(style=settings.log_format, level=settings.log_level.upper())
     listener = listen(settings)
+    leaving = Leaving()
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, leaving),
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         # Deflate costs three to four times the memory of a socket.
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=int(FINISH_SECONDS),
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         access_log=False,
@@ -39,13 +42,26 @@ def serve(settings: Settings) -> None:
         server_header=False,
         lifespan="on",
     )
-    server = _Server(config)
+    server = _Server(config, leaving, settings.drain_time.total_seconds())
     server.run(sockets=[listener])
     if not server.started:
         sys.exit("The API did not start; the reason is in the lines above.")
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, leaving: Leaving, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._leaving = leaving
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, once readiness and connections have gone: until then new requests are still taken."""
+        at_once = signal.SIGINT in self._captured_signals
+        await self._leaving.end_connections(
+            0 if at_once else self._drain_seconds, hurry=lambda: len(self._captured_signals) > 1
+        )
+        await super().shutdown(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's; then the garbage collector is told that everything made so far stays for good.
 

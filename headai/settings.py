@@ -139,6 +139,13 @@ class CommonSettings(BaseSettings):
     max_operations_per_socket: int = Field(
         default=50, ge=1, le=10_000, description="Operations that may run on one WebSocket at the same time."
     )
+    drain_time: timedelta = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(0),
+        le=timedelta(minutes=10),
+        description="How long an API process that gets SIGTERM still answers, while `/readyz` says 503 and WebSockets "
+        "and event streams end one after the other; seconds or an ISO 8601 duration. `headai up` takes none of it.",
+    )
     slow_client_timeout: timedelta = Field(
         default=timedelta(seconds=15),
         gt=timedelta(0),
@@ -191,6 +198,7 @@ class CommonSettings(BaseSettings):
         "refresh_token_lifetime",
         "login_delay",
         "event_retention",
+        "drain_time",
         "slow_client_timeout",
         "checkpoint_interval",
         mode="before",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from starlette.datastructures import State
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -20,9 +21,11 @@ from db.connections import DatabaseUnavailable
 from headai.authentication import Caller, authenticate, context_for
 from headai.delivery import Delivery, cursor_of
 from headai.http import refused, unavailable
+from headai.leaving import Leaving
 from headai.requests import BadRequest, Operation, address_of, asked, encoded, posted
 from monitoring.metrics import METRICS
 from resolvers.context import Services
+from schema.documents import subscribes
 from schema.execution import stream
 from schema.failures import ApiError, unauthenticated
 
@@ -52,35 +55,47 @@ class GraphQLStream(HTTPEndpoint):
         if request.headers.get("last-event-id"):
             variables["after"] = request.headers["last-event-id"]
         results = stream(operation.query, variables, operation.name, context_for(services, request, caller))
-        return EventStream(results, services, caller)
+        return EventStream(operation, results, request.state, caller)
 
 
 class EventStream(StreamingResponse):
     """The results as events, with a comment now and then so that nobody takes silence for death.
 
-    A session that ends and a token that runs out end the stream with UNAUTHENTICATED.
+    A session that ends and a token that runs out end the stream with UNAUTHENTICATED. A process that leaves cuts off
+    subscriptions, without `complete`, for which clients come back with the id of the last event.
     """
 
     def __init__(
-        self, results: AsyncGenerator[tuple[dict[str, Any], bool], None], services: Services, caller: Caller
+        self,
+        operation: Operation,
+        results: AsyncGenerator[tuple[dict[str, Any], bool], None],
+        state: State,
+        caller: Caller,
     ) -> None:
         super().__init__(
             (),
             headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
             media_type="text/event-stream",
         )
+        self._operation = operation
         self._results = results
-        self._services = services
+        self._services: Services = state.services
+        self._leaving: Leaving = state.leaving
         self._caller = caller
 
     async def stream_response(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         METRICS.connection_opened("sse")
+        cut_off: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def cut() -> None:
+            if not cut_off.done():
+                cut_off.set_result(None)
+
         try:
-            with self._ending() as end:
-                refusal = await self._deliver(send, end)
-            last = b"" if refusal is None else _event({"errors": [refusal.formatted]})
-            await send({"type": "http.response.body", "body": last + b"event: complete\ndata:\n\n", "more_body": False})
+            with self._ending() as end, self._leaving.connected(cut):
+                last = await self._deliver(send, end, cut_off)
+            await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             METRICS.connection_closed("sse")
 
@@ -105,34 +120,45 @@ class EventStream(StreamingResponse):
         finally:
             expiry.cancel()
 
-    async def _deliver(self, send: Send, end: asyncio.Future[ApiError]) -> ApiError | None:
-        """Send items until there are no more; why it ended before, or None."""
+    async def _deliver(self, send: Send, end: asyncio.Future[ApiError], cut_off: asyncio.Future[None]) -> bytes:
+        """Send items until there are no more, or until the stream has to end before; what to end it with."""
         delivery = Delivery("sse", self._services.limits.slow_client_timeout)
+        subscribed = False
         coming: asyncio.Future[tuple[dict[str, Any], bool]] | None = None
         try:
             while True:
                 coming = coming or asyncio.ensure_future(anext(self._results))
-                waited_for: set[asyncio.Future[Any]] = {coming, end}
+                waited_for: set[asyncio.Future[Any]] = {coming, end, *([cut_off] if subscribed else [])}
                 await asyncio.wait(waited_for, timeout=SIGN_OF_LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 if end.done():
-                    return end.result()
+                    return _refused(end.result())
+                if subscribed and cut_off.done():
+                    return b""
                 if not coming.done():
                     await delivery.in_time(send({"type": "http.response.body", "body": b":\n\n", "more_body": True}))
                     continue
                 try:
                     response, _ = coming.result()
                 except StopAsyncIteration:
-                    return None
+                    return _COMPLETE
                 coming = None
                 body = _event(response, cursor_of(response))
                 await delivery.item(response, send({"type": "http.response.body", "body": body, "more_body": True}))
+                subscribed = subscribed or subscribes(self._operation.query, self._operation.name)
         except ApiError as slow:
-            return slow
+            return _refused(slow)
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait([coming])
             await self._results.aclose()
+
+
+_COMPLETE = b"event: complete\ndata:\n\n"
+
+
+def _refused(error: ApiError) -> bytes:
+    return _event({"errors": [error.formatted]}) + _COMPLETE
 
 
 def _event(response: Mapping[str, Any], cursor: str | None = None) -> bytes:

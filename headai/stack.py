@@ -55,6 +55,8 @@ class Part:
         self._drain_seconds = drain_seconds
         self._environment = settings.environment() | {_MARK: str(settings.home)}
         self._environment.pop("HEADAI_ADMIN_PASSWORD", None)
+        # There is no other process that clients could go to, and nobody likes to wait after Ctrl-C.
+        self._environment["HEADAI_DRAIN_TIME"] = "0"
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

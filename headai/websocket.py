@@ -19,15 +19,18 @@ from db.connections import DatabaseUnavailable
 from headai.authentication import NOBODY, Caller, authenticate, context_for, reload
 from headai.delivery import Delivery
 from headai.http import unavailable
+from headai.leaving import FINISH_SECONDS
 from headai.requests import BadRequest, Operation, address_of, decoded, encoded
 from monitoring.metrics import METRICS
 from resolvers.context import Services
+from schema.documents import subscribes
 from schema.execution import stream
 from schema.failures import ApiError, Code
 
 PROTOCOL = "graphql-transport-ws"
 INIT_SECONDS = 5.0
 MAX_ID = 128
+_LOOK_SECONDS = 0.1
 _open_of: Counter[str] = Counter()
 
 
@@ -84,6 +87,8 @@ class Connection:
         self._caller: Caller = NOBODY
         self._acknowledged = False
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._watching: set[str] = set()
+        self._parting: asyncio.Task[None] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._presence = ExitStack()
 
@@ -92,10 +97,11 @@ class Connection:
             INIT_SECONDS, self._close_soon, 4408, "Send connection_init first."
         )
         try:
-            while True:
-                await self._handle(await self._message())
-                if self._acknowledged:
-                    silence.cancel()
+            with self._socket.state.leaving.connected(self._leave):
+                while True:
+                    await self._handle(await self._message())
+                    if self._acknowledged:
+                        silence.cancel()
         except Closed as closed:
             with suppress(RuntimeError, WebSocketDisconnect):
                 await self._socket.close(closed.code, str(closed))
@@ -106,9 +112,10 @@ class Connection:
             if self._expiry is not None:
                 self._expiry.cancel()
             self._presence.close()
-            for task in self._running.values():
+            ending = [*self._running.values(), *([self._parting] if self._parting else [])]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def _message(self) -> dict[str, Any]:
         received = await self._socket.receive()
@@ -144,6 +151,7 @@ class Connection:
             case "complete":
                 task = self._running.pop(self._id_of(message), None)
                 if task is not None:
+                    self._watching.discard(message["id"])
                     task.cancel()
             case other:
                 raise Closed(4400, f"There is no message of type {other[:40]!r}.")
@@ -184,6 +192,21 @@ class Connection:
             task.cancel()
         self._close_soon(4403, self._caller.farewell)
 
+    def _leave(self) -> None:
+        """Close so that the client connects again, to another process, and asks there for what it had here.
+
+        What is no subscription is answered first: it cannot be asked twice. Nothing new begins.
+        """
+        if self._parting is None:
+            self._parting = asyncio.create_task(self._part())
+
+    async def _part(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                while busy := [task for id_, task in self._running.items() if id_ not in self._watching]:
+                    await asyncio.wait(busy, timeout=_LOOK_SECONDS)
+        await self._close(1012, "This server is going away. Connect again.")
+
     def _close_soon(self, code: int, reason: str) -> None:
         closing = asyncio.ensure_future(self._close(code, reason))
         closing.add_done_callback(lambda done: done.exception())
@@ -197,6 +220,8 @@ class Connection:
             raise Closed(4401, "Unauthorized")
         if id_ in self._running:
             raise Closed(4409, f"Subscriber for {id_} already exists")
+        if self._parting is not None:
+            return
         self._running[id_] = asyncio.create_task(self._run(id_, payload))
 
     async def _run(self, id_: str, payload: Any) -> None:
@@ -212,6 +237,7 @@ class Connection:
         finally:
             if self._running.get(id_) is asyncio.current_task():
                 del self._running[id_]
+                self._watching.discard(id_)
 
     async def _deliver(self, id_: str, payload: Any) -> list[dict[str, Any]] | None:
         """Send what the operation yields; the errors that kept it from running at all."""
@@ -238,6 +264,8 @@ class Connection:
                     await delivery.item(response, self._send({"id": id_, "type": "next", "payload": response}))
                 except ApiError as slow:
                     return [dict(slow.formatted)]
+                if id_ not in self._watching and subscribes(operation.query, operation.name):
+                    self._watching.add(id_)
                 METRICS.events_delivered(operation.name or "anonymous", 1)
         return None
 

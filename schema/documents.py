@@ -13,7 +13,9 @@ from graphql import (
     FieldNode,
     GraphQLError,
     OperationDefinitionNode,
+    OperationType,
     Visitor,
+    get_operation_ast,
     specified_rules,
     validate,
     visit,
@@ -77,6 +79,13 @@ class DocumentCache(SchemaExtension):
             errors = [refusal] if refusal is not None else []
         execution.pre_execution_errors = errors
         yield
+
+
+def subscribes(text: str, operation: str | None) -> bool:
+    """Whether this names a subscription that was met before and is remembered; for one that has yielded an item."""
+    known = _known.get(text)
+    chosen = get_operation_ast(known.document, operation) if known is not None else None
+    return chosen is not None and chosen.operation is OperationType.SUBSCRIPTION
 
 
 async def _charge(

@@ -15,6 +15,7 @@ from db.migrate import upgrade
 from embedded.server import Server
 from embedded.servers import EmbeddedStack
 from headai.app import create_app
+from headai.leaving import Leaving
 from headai.requests import MAX_FRAME_BYTES
 from headai.settings import Settings
 from storage.objects import ObjectStore
@@ -46,13 +47,15 @@ async def kill(server: Server) -> None:
 
 
 @asynccontextmanager
-async def served(settings: Settings, *, send_buffer: int | None = None) -> AsyncIterator[str]:
+async def served(
+    settings: Settings, *, send_buffer: int | None = None, leaving: Leaving | None = None
+) -> AsyncIterator[str]:
     """The API on a free port; yields `http://127.0.0.1:<port>`. `send_buffer`: bytes the kernel keeps a connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, leaving or Leaving()),
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         log_config=None,

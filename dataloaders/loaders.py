@@ -22,6 +22,7 @@ from db import (
     predictions,
     projects,
     roles,
+    run_logs,
     runs,
     teams,
     uploads,
@@ -82,7 +83,7 @@ runs_on_version = paged(runs.pages_by_dataset_version, reads=Permission.RUN_READ
 child_runs = paged(runs.pages_by_parent, reads=Permission.RUN_READ)
 transitions_of_run = many(runs.transitions_by_run, reads=Permission.RUN_READ)
 attempts_of_run = many(runs.attempts_by_run, reads=Permission.RUN_READ)
-logs_of_run = paged(runs.log_pages, reads=Permission.RUN_READ)
+logs_of_run = paged(run_logs.log_pages, reads=Permission.RUN_READ)
 artifact = one(runs.artifacts_by_ids, reads=Permission.RUN_READ)
 artifacts_of_run = paged(runs.artifact_pages, reads=Permission.RUN_READ)
 metric_series = one(metrics.by_ids, reads=Permission.METRIC_READ)

@@ -1,26 +1,22 @@
-"""Queries on training runs: their states, attempts, logs and artifacts.
+"""Queries on training runs: their states, attempts and artifacts.
 
-Who writes to a run that is at work names its lease, and writes nothing when the run has another one by now. A writer
-first locks the run's row, so what belongs to one run (log lines, transitions) is numbered and committed in one order.
+A writer first locks the run's row, so what belongs to one run (log lines, transitions) is numbered and committed in one
+order. `db.leases` has what the worker that holds a run does with it, `db.run_logs` its log.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy import (
     ARRAY,
-    BigInteger,
     Boolean,
     ColumnElement,
     DateTime,
     Double,
-    Interval,
-    LargeBinary,
     Select,
-    String,
     Text,
     Uuid,
     and_,
@@ -42,7 +38,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import table as sql_table
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -50,11 +45,9 @@ from auth.permissions import Permission
 from db.conditions import instant, number, one_of, tagged, words
 from db.database import Prepared, Session
 from db.events import Position, after
-from db.forgetting import forgetting
 from db.ids import Kind, key_of, new_id
-from db.jobs import Job
 from db.paging import Key, Order, Page, PageArgs, page, pages
-from db.rows import Artifact, Json, LogLine, RunAttempt, RunTransition, Tags, TrainingRun, columns
+from db.rows import Artifact, Json, RunAttempt, RunTransition, Tags, TrainingRun, columns
 from db.sight import dataset_in_sight, in_sight, run_in_sight
 from db.tables import (
     Xid8,
@@ -64,12 +57,10 @@ from db.tables import (
     datasets,
     metric_series,
     run_attempts,
-    run_log_batches,
-    run_logs,
     run_transitions,
     training_runs,
 )
-from db.vocabulary import Algorithm, MetricScope, TrainingRunStatus
+from db.vocabulary import MetricScope, TrainingRunStatus
 from ml.algorithm import ColumnFacts, canonical
 
 Status = TrainingRunStatus
@@ -118,7 +109,7 @@ class TrainingData(NamedTuple):
     row_count: int | None
 
 
-_HELD = columns(Held, training_runs)
+HELD = columns(Held, training_runs)
 
 
 # Reading
@@ -328,53 +319,6 @@ async def artifact_pages(session: Session, ids: Sequence[UUID], args: PageArgs) 
         statement = statement.where(artifacts.c.path.startswith(args.filter, autoescape=True))
     order = Order.by("PATH", artifacts.c.path, artifacts.c.id)
     return await pages(session, Artifact, statement, artifacts.c.run_id, ids, order, args)
-
-
-async def log_pages(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[LogLine]]:
-    """Oldest first; `args.filter` is a `LogFilter`."""
-    statement = select(*columns(LogLine, run_logs)).where(*_logged(args.filter))
-    order = Order.by("NUMBER", run_logs.c.number)
-    return await pages(session, LogLine, statement, run_logs.c.run_id, ids, order, args)
-
-
-async def lines_after(session: Session, run_id: UUID, number: int, filter: Any, *, limit: int) -> list[LogLine]:
-    statement = (
-        select(*columns(LogLine, run_logs))
-        .where(run_logs.c.run_id == run_id, run_logs.c.number > number, *_logged(filter))
-        .order_by(run_logs.c.number)
-        .limit(limit)
-    )
-    return await session.all(LogLine, statement)
-
-
-async def last_line(session: Session, run_id: UUID) -> int:
-    """The number of the last log line, 0 when there is none."""
-    found: int = await session.scalar(_LAST_LINE, run_id=run_id)
-    return found
-
-
-_LAST_LINE = Prepared(
-    select(func.coalesce(func.max(run_logs.c.number), 0)).where(run_logs.c.run_id == bindparam("run_id"))
-)
-
-
-def _logged(wanted: Any) -> list[ColumnElement[bool]]:
-    if wanted is None:
-        return []
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.levels is not None:
-        conditions.append(one_of(run_logs.c.level, [str(level) for level in wanted.levels]))
-    if wanted.streams is not None:
-        conditions.append(one_of(run_logs.c.stream, [str(stream) for stream in wanted.streams]))
-    if wanted.contains is not None:
-        conditions.append(run_logs.c.text.icontains(wanted.contains, autoescape=True))
-    if wanted.attempt is not None:
-        conditions.append(run_logs.c.attempt == wanted.attempt)
-    if wanted.time is not None:
-        conditions.append(run_logs.c.at >= wanted.time.from_)
-        if wanted.time.to is not None:
-            conditions.append(run_logs.c.at < wanted.time.to)
-    return conditions
 
 
 class Seen(NamedTuple):
@@ -589,16 +533,8 @@ async def lock(session: Session, id: UUID) -> Held | None:
     return await session.first(Held, _LOCK, id=id)
 
 
-async def lock_leased(session: Session, id: UUID, lease: UUID) -> Held | None:
-    """The run when this lease is its present one, locked; else None."""
-    return await session.first(Held, _LOCK_LEASED, id=id, lease=lease)
-
-
 _BY_ID = training_runs.c.id == bindparam("id")
-_LOCK = Prepared(select(*_HELD).where(_BY_ID, _IN_SIGHT).with_for_update(key_share=True))
-_LOCK_LEASED = Prepared(
-    select(*_HELD).where(_BY_ID, training_runs.c.lease == bindparam("lease")).with_for_update(key_share=True)
-)
+_LOCK = Prepared(select(*HELD).where(_BY_ID, _IN_SIGHT).with_for_update(key_share=True))
 
 
 async def change(session: Session, id: UUID, **values: Any) -> TrainingRun:
@@ -632,25 +568,6 @@ async def delete(session: Session, id: UUID) -> None:
     await session.run(sql_delete(training_runs).where(training_runs.c.id == id))
 
 
-async def beat(session: Session, id: UUID, lease: UUID) -> Json | bool | None:
-    """A sign of life of the worker: the cancellation that was asked for, or None; False when the lease is over."""
-    records = await session.records(_BEAT, id=id, lease=lease)
-    return records[0][0] if records else False
-
-
-_BEAT = Prepared(
-    update(training_runs)
-    .where(_BY_ID, training_runs.c.lease == bindparam("lease"))
-    .values(heartbeat_at=NOW, changed=training_runs.c.changed)
-    .returning(training_runs.c.cancellation)
-)
-
-
-async def keep_checkpoint(session: Session, id: UUID, checkpoint: Json) -> None:
-    """Where the next attempt goes on from; nobody who watches the run is told."""
-    await session.run(update(training_runs).where(training_runs.c.id == id).values(checkpoint=checkpoint))
-
-
 async def add_transition(
     session: Session,
     run_id: UUID,
@@ -674,67 +591,6 @@ async def add_transition(
     )
 
 
-async def begin_attempt(session: Session, run_id: UUID, number: int, worker: str) -> None:
-    await session.run(
-        insert(run_attempts).values(run_id=run_id, number=number, status=Status.STARTING, worker=worker, started_at=NOW)
-    )
-
-
-async def change_attempt(session: Session, run_id: UUID, number: int, **values: Any) -> None:
-    of_run = (run_attempts.c.run_id == run_id) & (run_attempts.c.number == number)
-    await session.run(update(run_attempts).where(of_run).values(**values))
-
-
-async def append_lines(session: Session, run_id: UUID, attempt: int, lines: Sequence[Any]) -> None:
-    """Log lines, numbered from 1 on; the caller has locked the run. A line has `at`, `level`, `stream` and `text`."""
-    await session.run(
-        _APPEND,
-        run_id=run_id,
-        attempt=attempt,
-        at=[line.at for line in lines],
-        level=[str(line.level) for line in lines],
-        stream=[str(line.stream) for line in lines],
-        text=[line.text for line in lines],
-    )
-
-
-def _appending() -> Prepared:
-    given = (
-        func.unnest(
-            bindparam("at", type_=ARRAY(DateTime(timezone=True))),
-            bindparam("level", type_=ARRAY(Text)),
-            bindparam("stream", type_=ARRAY(Text)),
-            bindparam("text", type_=ARRAY(Text)),
-        )
-        .table_valued(
-            column("at", DateTime(timezone=True)),
-            column("level", Text),
-            column("stream", Text),
-            column("text", Text),
-            with_ordinality="place",
-            name="given",
-        )
-        .render_derived()
-    )
-    run_id = bindparam("run_id", type_=Uuid)
-    last = select(func.coalesce(func.max(run_logs.c.number), 0)).where(run_logs.c.run_id == run_id).scalar_subquery()
-    rows = select(
-        cast(run_id, Uuid),
-        last + given.c.place,
-        given.c.at,
-        given.c.level,
-        given.c.stream,
-        cast(bindparam("attempt", type_=BigInteger), run_attempts.c.number.type),
-        given.c.text,
-    )
-    return Prepared(
-        insert(run_logs).from_select(["run_id", "number", "at", "level", "stream", "attempt", "text"], rows)
-    )
-
-
-_APPEND = _appending()
-
-
 async def put_artifact(
     session: Session, run_id: UUID, *, path: str, size_bytes: int, sha256: str, content_type: str, object_key: str
 ) -> None:
@@ -742,128 +598,3 @@ async def put_artifact(
     given = {"size_bytes": size_bytes, "sha256": sha256, "content_type": content_type, "object_key": object_key}
     made = upsert(artifacts).values(id=new_id(), run_id=run_id, path=path, **given)
     await session.run(made.on_conflict_do_update(index_elements=[artifacts.c.run_id, artifacts.c.path], set_=given))
-
-
-async def silent(session: Session, *, since: timedelta, limit: int = 100) -> list[UUID]:
-    """Runs at work whose worker gave no sign of life for so long."""
-    return [record[0] for record in await session.records(_SILENT, since=since, limit=limit)]
-
-
-async def lock_silent(session: Session, id: UUID, *, since: timedelta) -> Held | None:
-    """The run, locked, if it is at work and its worker gave no sign of life for so long."""
-    return await session.first(Held, _LOCK_SILENT, id=id, since=since)
-
-
-_IS_EXTERNAL = training_runs.c.algorithm == literal(Algorithm.EXTERNAL.value)
-_GAVE_NO_SIGN = and_(
-    training_runs.c.finished_at.is_(None),
-    training_runs.c.heartbeat_at < NOW - bindparam("since", type_=Interval),
-)
-_IS_SILENT = and_(
-    _GAVE_NO_SIGN, training_runs.c.status == any_(literal(list(AT_WORK), ARRAY(Text))), not_(_IS_EXTERNAL)
-)
-_SILENT = Prepared(
-    select(training_runs.c.id)
-    .where(_IS_SILENT)
-    .order_by(training_runs.c.heartbeat_at)
-    .limit(bindparam("limit", type_=BigInteger))
-)
-_LOCK_SILENT = Prepared(select(*_HELD).where(_BY_ID, _IS_SILENT).with_for_update(key_share=True))
-
-
-async def silent_external(
-    session: Session, *, at_work_since: timedelta, lost_since: timedelta, limit: int = 100
-) -> list[UUID]:
-    """Runs of scripts outside that gave no sign of life for so long, at work or lost already."""
-    found = []
-    for statuses, since in ((AT_WORK, at_work_since), ((Status.LOST,), lost_since)):
-        found += await session.records(_SILENT_EXTERNAL, statuses=list(statuses), since=since, limit=limit)
-    return [record[0] for record in found]
-
-
-_SILENT_EXTERNAL = Prepared(
-    select(training_runs.c.id)
-    .where(_GAVE_NO_SIGN, _IS_EXTERNAL, training_runs.c.status == any_(bindparam("statuses", type_=ARRAY(Text))))
-    .order_by(training_runs.c.heartbeat_at)
-    .limit(bindparam("limit", type_=BigInteger))
-)
-
-
-async def beat_external(session: Session, ids: Sequence[UUID]) -> list[UUID]:
-    """A sign of life of scripts outside, once a second at most; those of their runs that were lost until now."""
-    await session.run(_BEAT_EXTERNAL, ids=list(ids))
-    return [record[0] for record in await session.records(_LOST_EXTERNAL, ids=list(ids))]
-
-
-_BEAT_EXTERNAL = Prepared(
-    update(training_runs)
-    .where(
-        training_runs.c.id == any_(_OF_RUNS),
-        _IS_EXTERNAL,
-        training_runs.c.status == any_(literal([*AT_WORK, Status.LOST], ARRAY(Text))),
-        training_runs.c.heartbeat_at < NOW - literal(timedelta(seconds=1), Interval),
-    )
-    .values(heartbeat_at=NOW, changed=training_runs.c.changed)
-)
-_LOST_EXTERNAL = Prepared(
-    select(training_runs.c.id).where(
-        training_runs.c.id == any_(_OF_RUNS), _IS_EXTERNAL, training_runs.c.status == literal(Status.LOST.value)
-    )
-)
-
-
-class LinesAppended(NamedTuple):
-    """What a call of `appendRunLogs` answered."""
-
-    appended: int
-    last_number: int
-
-
-async def batch_of_lines(session: Session, run_id: UUID, batch_id: str) -> LinesAppended | None:
-    """What the first call with this batch answered; the caller has locked the run."""
-    return await session.first(LinesAppended, _BATCH_OF_LINES, run_id=run_id, batch_id=batch_id)
-
-
-async def remember_batch_of_lines(session: Session, run_id: UUID, batch_id: str, answer: LinesAppended) -> None:
-    await session.run(insert(run_log_batches).values(run_id=run_id, batch_id=batch_id, **answer._asdict()))
-
-
-async def forget_old_batches_of_lines(session: Session, *, limit: int) -> int:
-    """Forget which batches of log lines have come, of those older than `BATCHES_KEPT_FOR`; how many."""
-    return await session.run(_FORGET_BATCHES, limit=limit)
-
-
-BATCHES_KEPT_FOR = timedelta(days=30)
-_FORGET_BATCHES = forgetting(
-    run_log_batches, run_log_batches.c.created_at <= func.now() - literal(BATCHES_KEPT_FOR, Interval)
-)
-_BATCH_OF_LINES = Prepared(
-    select(*columns(LinesAppended, run_log_batches)).where(
-        run_log_batches.c.run_id == bindparam("run_id"), run_log_batches.c.batch_id == bindparam("batch_id")
-    )
-)
-
-
-async def without_job(session: Session, *, limit: int = 100) -> list[UUID]:
-    """Queued runs that no job is about, because it was dropped."""
-    return [record[0] for record in await session.records(_WITHOUT_JOB, limit=limit)]
-
-
-_QUEUE = sql_table("pgqueuer", column("entrypoint", String), column("payload", LargeBinary))
-_WITHOUT_JOB = Prepared(
-    select(training_runs.c.id)
-    .where(
-        training_runs.c.finished_at.is_(None),
-        training_runs.c.status == literal(Status.QUEUED.value),
-        not_(_IS_EXTERNAL),
-        ~exists(
-            select(true())
-            .select_from(_QUEUE)
-            .where(
-                _QUEUE.c.entrypoint == literal(Job.TRAIN_RUN.value),
-                _QUEUE.c.payload == func.uuid_send(training_runs.c.id),
-            )
-        ),
-    )
-    .limit(bindparam("limit", type_=BigInteger))
-)

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from uuid import UUID
 
 from auth.principals import Principal
-from db import runs
+from db import leases, run_logs, runs
 from db.database import Session
 from db.ids import Kind, key_of
 from db.rows import Json, TrainingRun
-from db.runs import FINAL, NOW, Held, LinesAppended
+from db.run_logs import LinesAppended
+from db.runs import FINAL, NOW, Held
 from db.vocabulary import FailureCode, LogLevel
 from db.vocabulary import TrainingRunStatus as Status
 from domain.refusals import ErrorCode, Invalid, InvalidState, Refused, not_found
@@ -96,24 +97,24 @@ async def append_lines(
     checked_text(batch_id, "input", "batchId", max_length=MAX_BATCH_ID)
     run = await _locked(session, id)
     if batch_id is not None:
-        before = await runs.batch_of_lines(session, run.id, batch_id)
+        before = await run_logs.batch_of_lines(session, run.id, batch_id)
         if before is not None:
             return before
     if run.status in FINAL:
         raise Refused(_over(run))
     if lines:
-        await runs.append_lines(session, run.id, run.attempt, lines)
+        await run_logs.append_lines(session, run.id, run.attempt, lines)
         session.topics.add(log_topic(run.id))
-    answer = LinesAppended(len(lines), await runs.last_line(session, run.id))
+    answer = LinesAppended(len(lines), await run_logs.last_line(session, run.id))
     if batch_id is not None:
-        await runs.remember_batch_of_lines(session, run.id, batch_id, answer)
+        await run_logs.remember_batch_of_lines(session, run.id, batch_id, answer)
     await signs_of_life(session, [run.id])
     return answer
 
 
 async def signs_of_life(session: Session, run_ids: Sequence[UUID]) -> None:
     """Something came from the scripts of these runs; one that was lost is RUNNING again. Other runs are left alone."""
-    for run_id in await runs.beat_external(session, run_ids) if run_ids else ():
+    for run_id in await leases.beat_external(session, run_ids) if run_ids else ():
         run = await runs.lock(session, run_id)
         if run is not None and run.status == Status.LOST:
             await _back(session, run, WORKER)
@@ -133,12 +134,14 @@ async def give_up_silent(session: Session, run_id: UUID) -> None:
     elif run.status == Status.LOST:
         message = f"{message} for {_in_words(GIVEN_UP_AFTER)}."
         failure = _failure(FailureCode.WORKER_LOST, message)
-        await runs.change_attempt(session, run.id, run.attempt, status=Status.FAILED, finished_at=NOW, failure=failure)
+        await leases.change_attempt(
+            session, run.id, run.attempt, status=Status.FAILED, finished_at=NOW, failure=failure
+        )
         await end_run(session, run, Status.FAILED, actor=WORKER, reason=message, failure=failure)
     elif run.status in (Status.STARTING, Status.RUNNING):
         message = f"{message} for {_in_words(LOST_AFTER)}."
         await say(session, run, LogLevel.WARNING, message)
-        await runs.change_attempt(session, run.id, run.attempt, status=Status.LOST)
+        await leases.change_attempt(session, run.id, run.attempt, status=Status.LOST)
         await move(session, run, Status.LOST, actor=WORKER, reason=message)
 
 
@@ -176,7 +179,7 @@ async def _arrived(session: Session, run: Held, status: Status | None, who: str)
         run = await _back(session, run, who)
     if run.status == Status.QUEUED and status not in (None, Status.CANCELED):
         attempt = run.attempt + 1
-        await runs.begin_attempt(session, run.id, attempt, SCRIPT)
+        await leases.begin_attempt(session, run.id, attempt, SCRIPT)
         await move(
             session,
             run,
@@ -190,13 +193,13 @@ async def _arrived(session: Session, run: Held, status: Status | None, who: str)
         run = run._replace(status=Status.STARTING, attempt=attempt)
     if run.status == Status.STARTING and status not in (None, Status.STARTING, Status.CANCELED):
         await move(session, run, Status.RUNNING, actor=who)
-        await runs.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
+        await leases.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
         run = run._replace(status=Status.RUNNING)
     return run
 
 
 async def _back(session: Session, run: Held, who: str) -> Held:
-    await runs.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
+    await leases.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
     await move(session, run, Status.RUNNING, actor=who, reason="Its script is back.", heartbeat_at=NOW)
     return run._replace(status=Status.RUNNING)
 

@@ -21,7 +21,7 @@ from uuid import UUID, uuid4
 
 from auth.permissions import Permission
 from auth.principals import Place, Principal
-from db import models, projects, runs
+from db import leases, models, projects, run_logs, runs
 from db.database import Session
 from db.ids import Kind, key_of
 from db.jobs import Job, enqueue
@@ -384,7 +384,7 @@ async def claim(session: Session, run_id: UUID, *, worker: str) -> Held | None:
     if run is None or run.status != Status.QUEUED or run.spec["algorithm"] == Algorithm.EXTERNAL:
         return None
     attempt = run.attempt + 1
-    await runs.begin_attempt(session, run.id, attempt, worker)
+    await leases.begin_attempt(session, run.id, attempt, worker)
     run = run._replace(attempt=attempt, lease=uuid4())
     await move(
         session,
@@ -404,7 +404,7 @@ async def claim(session: Session, run_id: UUID, *, worker: str) -> Held | None:
 async def leased(session: Session, run: Held) -> Held:
     """The run as it is now, locked. Raises `LeaseLost`."""
     assert run.lease is not None
-    found = await runs.lock_leased(session, run.id, run.lease)
+    found = await leases.lock_leased(session, run.id, run.lease)
     if found is None:
         raise LeaseLost(run.id)
     return found
@@ -415,13 +415,13 @@ async def started(session: Session, run: Held, *, environment: Json) -> None:
     now = await leased(session, run)
     if now.status == Status.STARTING:
         await move(session, now, Status.RUNNING, actor=WORKER, environment=environment)
-        await runs.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
+        await leases.change_attempt(session, run.id, run.attempt, status=Status.RUNNING)
 
 
 async def beat(session: Session, run: Held) -> Json | None:
     """A sign of life; the cancellation that was asked for, if any. Raises `LeaseLost`."""
     assert run.lease is not None
-    cancellation = await runs.beat(session, run.id, run.lease)
+    cancellation = await leases.beat(session, run.id, run.lease)
     if cancellation is False:
         raise LeaseLost(run.id)
     return cancellation if isinstance(cancellation, dict) else None
@@ -466,9 +466,9 @@ async def record(
             units=SYSTEM_UNITS,
         )
     if lines and lines_after is not None:
-        lines = lines[await runs.last_line(session, run.id) - lines_after :]
+        lines = lines[await run_logs.last_line(session, run.id) - lines_after :]
     if lines:
-        await runs.append_lines(session, run.id, run.attempt, lines)
+        await run_logs.append_lines(session, run.id, run.attempt, lines)
         session.topics.add(log_topic(run.id))
     if progress is not None:
         await runs.change(session, run.id, progress=progress)
@@ -484,7 +484,7 @@ async def keep_checkpoint(
     """The next attempt goes on from here; every step up to it is written. Raises `LeaseLost`."""
     await leased(session, run)
     checkpoint = {"rounds": rounds, "maker": maker, "sha256": sha256, "object_key": object_key}
-    await runs.keep_checkpoint(session, run.id, checkpoint)
+    await leases.keep_checkpoint(session, run.id, checkpoint)
 
 
 async def complete(
@@ -575,7 +575,7 @@ async def fail(
 
 async def lose_silent(session: Session, run_id: UUID) -> bool:
     """Give up on the worker of a run that gave no sign of life for `LOST_AFTER`; whether it was so."""
-    run = await runs.lock_silent(session, run_id, since=LOST_AFTER)
+    run = await leases.lock_silent(session, run_id, since=LOST_AFTER)
     if run is not None:
         await _lose(session, run, "Its worker vanished.")
     return run is not None
@@ -622,7 +622,7 @@ async def _attempts(session: Session, run: Held) -> Sequence[Any]:
 
 async def _lost(session: Session, run: Held, message: str, failure: Json | None) -> None:
     await say(session, run, LogLevel.WARNING, message)
-    await runs.change_attempt(session, run.id, run.attempt, status=Status.LOST, finished_at=NOW, failure=failure)
+    await leases.change_attempt(session, run.id, run.attempt, status=Status.LOST, finished_at=NOW, failure=failure)
     await move(session, run, Status.LOST, actor=WORKER, reason=message, lease=None)
 
 
@@ -636,7 +636,7 @@ async def end_run(
     session: Session, run: Held, status: Status, *, actor: str, reason: str | None, **values: Any
 ) -> TrainingRun:
     if run.status in AT_WORK:
-        await runs.change_attempt(
+        await leases.change_attempt(
             session,
             run.id,
             run.attempt,
@@ -672,5 +672,5 @@ async def move(
 
 async def say(session: Session, run: Held, level: LogLevel, text: str) -> None:
     line = Line(datetime.now(UTC), level, LogStream.SYSTEM, text)
-    await runs.append_lines(session, run.id, run.attempt, [line])
+    await run_logs.append_lines(session, run.id, run.attempt, [line])
     session.topics.add(log_topic(run.id))

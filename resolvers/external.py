@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from db.runs import LinesAppended
+from db.run_logs import LinesAppended
 from domain import external
 from domain.training import Line
 from resolvers.context import Info

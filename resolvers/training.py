@@ -13,7 +13,7 @@ from strawberry import UNSET
 
 from auth.permissions import Permission
 from dataloaders import loaders
-from db import events
+from db import events, run_logs
 from db import runs as queries
 from db.events import Position
 from db.ids import Kind, key_of
@@ -402,7 +402,7 @@ async def training_run_logs(
                 run = (await queries.by_ids(session, [key])).get(key)
                 if run is None:
                     raise Refused(not_found("training run", id, "id"))
-                lines = await queries.lines_after(session, key, number, filter, limit=LINES_AT_ONCE)
+                lines = await run_logs.lines_after(session, key, number, filter, limit=LINES_AT_ONCE)
             has_more = len(lines) == LINES_AT_ONCE
             finished = run.status in FINAL and not has_more
             if lines or finished or (is_first and after is None):

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from db import access, api_tokens, idempotency, predictions, runs
+from db import access, api_tokens, idempotency, leases, predictions, run_logs
 from db.connections import DatabaseUnavailable
 from db.jobs import Job, enqueue
 from domain import external
@@ -43,9 +43,9 @@ async def sweep(worker: Worker, stop: asyncio.Event) -> None:
 async def sweep_once(worker: Worker) -> None:
     began = time.monotonic()
     async with worker.db.reading() as session:
-        silent = await runs.silent(session, since=LOST_AFTER)
-        forgotten = await runs.without_job(session)
-        scripts = await runs.silent_external(
+        silent = await leases.silent(session, since=LOST_AFTER)
+        forgotten = await leases.without_job(session)
+        scripts = await leases.silent_external(
             session, at_work_since=external.LOST_AFTER, lost_since=external.GIVEN_UP_AFTER
         )
     waited = time.monotonic() - began
@@ -83,7 +83,7 @@ async def forget_once(worker: Worker) -> None:
         partial(forget_old_events, keep=worker.event_retention),
         partial(predictions.forget_old, limit=AT_ONCE),
         partial(idempotency.forget_old, limit=AT_ONCE),
-        partial(runs.forget_old_batches_of_lines, limit=AT_ONCE),
+        partial(run_logs.forget_old_batches_of_lines, limit=AT_ONCE),
         partial(access.forget_old_sessions, limit=AT_ONCE),
         partial(access.forget_old_refresh_tokens, limit=AT_ONCE),
         partial(api_tokens.forget_old_secrets, limit=AT_ONCE),

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import structlog
 
-from db import runs
+from db import run_logs
 from db.connections import DatabaseUnavailable
 from db.rows import Json
 from db.runs import Held
@@ -380,7 +380,7 @@ class _Attempt:
 
     async def _newest_line(self) -> int:
         async with self._worker.db.reading() as session:
-            return await runs.last_line(session, self._run.id)
+            return await run_logs.last_line(session, self._run.id)
 
     def _heard(self, message: Any) -> None:
         match message:

@@ -5,6 +5,8 @@ PYTHON := .venv/bin/python
 MADE_FOR := $(shell $(PYTHON) -c pass 2>/dev/null && cat .venv/.installed 2>/dev/null)
 STALE := $(if $(filter-out x$(subst $() ,_,$(CURDIR)),x$(subst $() ,_,$(MADE_FOR))),again)
 PYTEST_ARGS ?=
+# The whole suite runs in so many processes, each with servers of its own: it waits more than it computes.
+TEST_PROCESSES ?= 2
 
 .PHONY: help install explorer up test check endure judge static bench schema lock clean again
 
@@ -31,7 +33,7 @@ up: install explorer
 	@exec $(PYTHON) -m headai up
 
 test: install explorer
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 static: install
 	@$(PYTHON) -m ruff check .

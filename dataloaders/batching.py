@@ -4,13 +4,11 @@ A loader is a pure function of (context, keys, args) that answers all keys of a 
 may not read is answered as if it were not there, here and in one place.
 """
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
-
-from strawberry.dataloader import DataLoader
 
 from auth.permissions import Permission
 from auth.principals import Principal
@@ -29,10 +27,11 @@ class Reads(Protocol):
     @property
     def principal(self) -> Principal | None: ...
     @property
-    def dataloaders(self) -> dict[Any, DataLoader[Any, Any]]: ...
+    def dataloaders(self) -> dict[Any, "Batches"]: ...
 
 
 Fetch = Callable[[Reads, Sequence[Any], Any], Awaitable[Mapping[Any, Any]]]
+Found = Mapping[Any, Any] | Exception
 
 
 class Loader:
@@ -53,15 +52,64 @@ class Loader:
 
     async def load(self, context: Reads, key: Any, args: Any = None) -> Any:
         """One key, batched with the others that the operation asks for in the same moment."""
-        loaders = context.dataloaders
-        loader = loaders.get((self, args))
-        if loader is None:
-            loader = loaders[self, args] = DataLoader(partial(self._batch, context, args))
-        return await loader.load(key)
+        value = (await self.load_all(context, (key,), args))[key]
+        if isinstance(value, Exception):
+            raise value
+        return value
 
-    async def _batch(self, context: Reads, args: Any, keys: list[Any]) -> list[Any]:
-        found = await self.fetch(context, keys, args)
-        return [found[key] if key in found else self.missing() for key in keys]
+    async def load_all(self, context: Reads, keys: Iterable[Any], args: Any = None) -> dict[Any, Any]:
+        """What each key stands for; where its batch failed, the exception."""
+        batches = context.dataloaders.get((self, args))
+        if batches is None:
+            batches = context.dataloaders[self, args] = Batches(lambda wanted: self.fetch(context, wanted, args))
+        coming = batches.of(keys)
+        for batch in set(coming.values()):
+            if not batch.done():
+                await asyncio.shield(batch)
+        return {key: self._of(batch.result(), key) for key, batch in coming.items()}
+
+    def _of(self, found: Found, key: Any) -> Any:
+        if isinstance(found, Exception):
+            return found
+        return found[key] if key in found else self.missing()
+
+
+class Batches:
+    """What one operation asks one loader for with the same arguments: no key twice, and all of a moment at once."""
+
+    def __init__(self, fetch: Callable[[Sequence[Any]], Awaitable[Mapping[Any, Any]]]) -> None:
+        self._fetch = fetch
+        self._batch_of: dict[Any, asyncio.Future[Found]] = {}
+        self._gathering: tuple[list[Any], asyncio.Future[Found]] | None = None
+
+    def of(self, keys: Iterable[Any]) -> dict[Any, asyncio.Future[Found]]:
+        """The batch that brings each key."""
+        return {key: self._batch_of.get(key) or self._added(key) for key in keys}
+
+    def _added(self, key: Any) -> asyncio.Future[Found]:
+        if self._gathering is None:
+            loop = asyncio.get_running_loop()
+            self._gathering = [], loop.create_future()
+            loop.call_soon(self._send)
+        keys, batch = self._gathering
+        keys.append(key)
+        self._batch_of[key] = batch
+        return batch
+
+    def _send(self) -> None:
+        assert self._gathering is not None
+        keys, batch = self._gathering
+        self._gathering = None
+        self._sending = asyncio.ensure_future(self._bring(keys, batch))
+
+    async def _bring(self, keys: list[Any], batch: asyncio.Future[Found]) -> None:
+        try:
+            batch.set_result(await self._fetch(keys))
+        except Exception as error:
+            batch.set_result(error)
+        except BaseException:
+            batch.cancel()
+            raise
 
 
 def one(query: Callable[..., Awaitable[Mapping[KeyT, RowT]]], *, reads: Permission | None) -> Loader:

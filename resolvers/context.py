@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from strawberry import Info as StrawberryInfo
-from strawberry.dataloader import DataLoader
 
 from auth.permissions import Permission
 from auth.principals import EVERYWHERE, Place, Principal
 from auth.tokens import TokenIssuer
+from dataloaders.batching import Batches
 from db.database import Database
 from domain.predictions import Predictor
 from events.attempts import Attempts
@@ -106,7 +106,7 @@ class Context:
     principal: Principal | None
     rejected: str | None = None
     charge: Charge | None = None
-    dataloaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+    dataloaders: dict[Any, Batches] = field(default_factory=dict)
     trail: "Trail | None" = None
 
     def for_operation(self) -> "Context":

@@ -10,6 +10,8 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
+from plans.declared import value_of
+from plans.plain_data import PlainDataExecutor
 from resolvers.inputs.scalars import SCALARS
 from schema import refusals
 from schema.api_tokens import ApiTokenMutations
@@ -18,14 +20,12 @@ from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptio
 from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
 from schema.external import ExternalRunMutations
-from schema.fields import value_of
 from schema.grants import GrantMutations, GrantQueries
 from schema.identity import IdentityMutations, IdentityQueries
 from schema.measuring import Measured
 from schema.metrics import MetricMutations, MetricQueries, MetricSubscriptions
 from schema.models import ModelMutations, ModelQueries
 from schema.operations import OperationMutations, OperationQueries, OperationSubscriptions
-from schema.plain_data import PlainDataExecutor
 from schema.predictions import PredictionMutations
 from schema.projects import ProjectMutations, ProjectQueries
 from schema.reruns import RerunMutations

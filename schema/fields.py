@@ -7,7 +7,6 @@ runs. Relations are declared as data: which loader, keyed by which column of the
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import strawberry
@@ -19,6 +18,7 @@ from dataloaders.batching import Loader
 from db.ids import Kind, global_id
 from db.vocabulary import AuditAction
 from domain.refusals import Invalid, Refusal, Refused
+from plans.declared import Derived, Relation
 from resolvers.context import Info
 from schema.access import Guard, RequiresAt
 from schema.arguments import Arguments, settled
@@ -28,17 +28,13 @@ from schema.directives import Cost
 Resolver = Callable[..., Any]
 
 
-def value_of(source: Any, name: str) -> Any:
-    """How a field without a resolver reads its value: an item of a JSON object, an attribute of a row."""
-    return source.get(name) if type(source) is dict else getattr(source, name)
-
-
 def shows(*rows: type) -> Callable[[object, Any], bool]:
     """`is_type_of` of a type that shows these rows."""
 
     def is_type_of(value: object, info: Any) -> bool:
         return isinstance(value, rows)
 
+    is_type_of.rows = rows  # type: ignore[attr-defined]
     return is_type_of
 
 
@@ -48,25 +44,7 @@ def identity(kind: Kind) -> Any:
     def id(root: Any) -> strawberry.ID:
         return strawberry.ID(global_id(kind, root.id))
 
-    return strawberry.field(resolver=id)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Relation:
-    """A field whose value `loader` finds by the attribute `by` of the parent.
-
-    The parameters of `args` are the field's arguments, and what it returns goes to the loader.
-    """
-
-    loader: Loader
-    by: str
-    args: Callable[..., Any] | None
-
-    async def resolve(self, source: Any, info: Info, arguments: Mapping[str, Any]) -> Any:
-        key = value_of(source, self.by)
-        if key is None:
-            return self.loader.missing()
-        return await self.loader.load(info.context, key, self.args(**arguments) if self.args else None)
+    return strawberry.field(resolver=id, metadata={Derived: Derived(id)})
 
 
 def relation(

@@ -6,9 +6,9 @@ import pytest
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from plans.declared import value_of
+from plans.plain_data import PlainDataExecutor
 from resolvers.inputs.scalars import JSON, SCALARS
-from schema.fields import value_of
-from schema.plain_data import PlainDataExecutor
 
 
 @strawberry.type

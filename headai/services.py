@@ -92,4 +92,5 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             instance=socket.gethostname(),
             schema_hash=schema_hash(sdl()),
             introspection=settings.introspection,
+            executor=settings.executor,
         )

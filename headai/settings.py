@@ -95,6 +95,11 @@ class CommonSettings(BaseSettings):
     introspection: Literal["signed-in", "public", "off"] = Field(
         default="signed-in", description="Who may read the schema through introspection."
     )
+    executor: Literal["core", "plans"] = Field(
+        default="core",
+        description="What runs operations: `core` is graphql-core, field by field; `plans` runs whole levels at once "
+        "where it can, with the same answers.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="Origins of web pages on other hosts that may call the API, separated by commas.",
@@ -188,7 +193,7 @@ class CommonSettings(BaseSettings):
     def _split_at_commas(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("log_level", "log_format", "introspection", mode="before")
+    @field_validator("log_level", "log_format", "introspection", "executor", mode="before")
     @classmethod
     def _in_any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -22,6 +22,7 @@ OperationKind = Literal["query", "mutation", "subscription"]
 OperationOutcome = Literal["ok", "refused", "error"]
 PointOutcome = Literal["accepted", "duplicate", "rejected"]
 Transport = Literal["websocket", "sse"]
+Executor = Literal["core", "plans"]
 JobOutcome = Literal["succeeded", "failed", "canceled"]
 
 OTHER = "other"
@@ -78,6 +79,12 @@ class Metrics:
             registry=self.registry,
         )
         self._statements = Counter("headai_statements", "SQL statements sent to PostgreSQL.", registry=self.registry)
+        self._executions = Counter(
+            "headai_executions",
+            "Executions of operations and of items of subscriptions, by what ran them: a plan, or graphql-core.",
+            ("executor",),
+            registry=self.registry,
+        )
         self._connections = Gauge(
             "headai_subscription_connections_open",
             "Connections that subscriptions run over.",
@@ -126,6 +133,9 @@ class Metrics:
         self._operations.labels(label, kind, outcome).inc()
         self._operation_seconds.labels(label, kind).observe(seconds)
         self._operation_statements.labels(kind).observe(statements)
+
+    def operation_executed(self, executor: Executor) -> None:
+        self._executions.labels(executor).inc()
 
     def statement_sent(self) -> None:
         self._statements.inc()

@@ -62,6 +62,7 @@ class Services:
     instance: str
     schema_hash: str
     introspection: Literal["signed-in", "public", "off"]
+    executor: Literal["core", "plans"]
 
 
 class SignInRequired(Exception):

@@ -11,7 +11,6 @@ from strawberry.tools import merge_types
 from strawberry.types import ExecutionContext
 
 from plans.declared import value_of
-from plans.plain_data import PlainDataExecutor
 from resolvers.inputs.scalars import SCALARS
 from schema import refusals
 from schema.api_tokens import ApiTokenMutations
@@ -19,6 +18,7 @@ from schema.audit import AuditQueries
 from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptions
 from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
+from schema.executor import Executor
 from schema.external import ExternalRunMutations
 from schema.grants import GrantMutations, GrantQueries
 from schema.identity import IdentityMutations, IdentityQueries
@@ -90,7 +90,7 @@ schema = HeadAISchema(
     mutation=merge_types("Mutation", MUTATIONS),
     subscription=merge_types("Subscription", SUBSCRIPTIONS) if SUBSCRIPTIONS else None,
     types=[*refusals.ALL],
-    execution_context_class=PlainDataExecutor,
+    execution_context_class=Executor,
     extensions=[Measured, FreshLoaders, DocumentCache],
     config=StrawberryConfig(default_resolver=value_of, scalar_map=SCALARS),
 )

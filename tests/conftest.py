@@ -22,8 +22,10 @@ from embedded.servers import EmbeddedStack
 from headai.services import open_services
 from headai.settings import Settings
 from monitoring.logs import configure
+from plans.cache import Plans
 from resolvers.context import Context, Request, Services
 from schema.execution import respond
+from schema.executor import Executor
 from storage.objects import ObjectStore
 from tests.serving import served, settings_for
 
@@ -34,9 +36,11 @@ StartWorker = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 
 configure(style="console", level="WARNING")
+Executor.plans = Plans(sightings=1)  # with HEADAI_EXECUTOR=plans every operation that can be planned is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=float, default=0, help="seconds for random operations, each time other ones")
     parser.addoption("--disturbed-runs", type=int, default=2, help="runs whose processes are killed at random rounds")
 
 

@@ -112,6 +112,14 @@ class Principal(Rights):
     def by_token(cls, user_id: UUID, token: HeldToken, grants: Iterable[HeldGrant]) -> "Principal":
         return cls(tuple(part for grant in grants for part in grant.within(token.limits)), user_id, None, token)
 
+    def holding(self, grants: Iterable[HeldGrant]) -> "Principal":
+        """The same caller, whose user has these grants by now."""
+        return (
+            replace(self, grants=tuple(grants))
+            if self.token is None
+            else self.by_token(self.user_id, self.token, grants)
+        )
+
     @property
     def token_id(self) -> UUID | None:
         return None if self.token is None else self.token.id

@@ -1,5 +1,6 @@
 """Queries on grants: who holds what, where, until when."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -89,6 +90,16 @@ def _permissions(names: tuple[str, ...]) -> frozenset[Permission]:
 
 
 _HELD = held_by(bindparam("principal", type_=Uuid))
+_THROUGH_TEAMS = grants.join(team_members, team_members.c.team_id == grants.c.team_id)
+_HOLDING = union_all(
+    select(grants.c.id, grants.c.user_id).where(grants.c.user_id.is_not(None)),
+    select(grants.c.id, team_members.c.user_id).select_from(_THROUGH_TEAMS),
+).subquery("holding")
+_OF_USERS_NOW = Prepared(
+    select(_HOLDING.c.user_id, grants.c.id, _GIVES, grants.c.project_id, grants.c.resource_id, grants.c.expires_at)
+    .select_from(_HOLDING.join(grants, grants.c.id == _HOLDING.c.id).outerjoin(roles, roles.c.id == grants.c.role_id))
+    .where(_HOLDING.c.user_id == any_(_IDS), IN_FORCE)
+)
 _ACTIVE = users.c.status == UserStatus.ACTIVE.value
 _OF_ONE_USER = Prepared(
     select(
@@ -111,6 +122,14 @@ _OF_ONE_TEAM = Prepared(
     )
     .where(teams.c.id == bindparam("principal", type_=Uuid))
 )
+
+
+async def held_by_users(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Sequence[HeldGrant]]:
+    """The grants in force of each user, directly and through teams."""
+    found: defaultdict[UUID, list[Any]] = defaultdict(list)
+    for user_id, *record in await session.records(_OF_USERS_NOW, ids=list(ids)):
+        found[user_id].append(record)
+    return {user_id: held(records) for user_id, records in found.items()}
 
 
 async def visible_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Grant]:
@@ -153,15 +172,10 @@ def _wanted(wanted: Any) -> Iterator[ColumnElement[bool]]:
 
 async def of_users(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[Grant]]:
     """What each user holds, directly and through teams, newest first; `args.filter` is a scope."""
-    own = select(grants.c.id, grants.c.user_id).where(grants.c.user_id.is_not(None))
-    through_teams = select(grants.c.id, team_members.c.user_id).join(
-        team_members, team_members.c.team_id == grants.c.team_id
-    )
-    holding = union_all(own, through_teams).subquery("holding")
-    statement = _LIST.join(holding, holding.c.id == grants.c.id).where(IN_FORCE)
+    statement = _LIST.join(_HOLDING, _HOLDING.c.id == grants.c.id).where(IN_FORCE)
     if args.filter is not None:
         statement = statement.where(grants.c.scope == str(args.filter))
-    return await pages(session, Grant, statement, holding.c.user_id, ids, NEWEST_FIRST, args)
+    return await pages(session, Grant, statement, _HOLDING.c.user_id, ids, NEWEST_FIRST, args)
 
 
 async def of_projects(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[Grant]]:

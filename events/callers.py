@@ -1,22 +1,36 @@
-"""The callers with open connections to this process, and the end of those whose session or API token is over.
+"""The callers with open connections and streams in this process, and what becomes of them when their rights change.
 
-What ends, anywhere, rings a topic; each process then asks once about all the sessions and secrets of tokens it has
-connections of, and closes those that have ended. It asks as often as any reader whom nobody wakes, so without Redis,
-and after a change that rings nobody, it takes a little longer.
+What ends or changes, anywhere, rings a topic; each process then asks once about all the sessions and secrets of tokens
+it has connections of, and closes those that have ended, and once about the grants of all whose streams are open, and
+tells those whose rights have moved. It asks as often as any reader whom nobody wakes, so without Redis, and after a
+change that rings nobody, it takes a little longer; a grant that ends by itself is asked about in that moment.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
-from db import access, api_tokens
+from auth.principals import Principal
+from db import access, api_tokens, grants
 from db.connections import DatabaseUnavailable
 from db.database import Database
 from db.grants import CALLERS
 from events.wakeups import Bell, Wakeups
+
+_SOONEST_LOOK = 0.05
+"""How soon a grant that should be over is asked about again, in seconds: the clock of the database decides."""
+
+
+class _Stream:
+    """An open stream of a caller, as that caller was when the stream was last told."""
+
+    def __init__(self, principal: Principal, moved: Callable[[Principal], None]) -> None:
+        self.principal = principal
+        self.moved = moved
 
 
 class Callers:
@@ -24,6 +38,7 @@ class Callers:
         self._db = db
         self._wakeups = wakeups
         self._open: defaultdict[UUID | bytes, set[Callable[[], None]]] = defaultdict(set)
+        self._streams: defaultdict[UUID, set[_Stream]] = defaultdict(set)
         self._bell: Bell | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -52,14 +67,59 @@ class Callers:
             if not self._open[credential]:
                 del self._open[credential]
 
+    @contextlib.contextmanager
+    def following(self, principal: Principal, moved: Callable[[Principal], None]) -> Iterator[None]:
+        """While a stream of this caller is open; `moved` is told the caller anew when the grants have changed.
+
+        Also when they changed just before: they are looked up again at once.
+        """
+        stream = _Stream(principal, moved)
+        self._streams[principal.user_id].add(stream)
+        if self._bell is not None:
+            self._bell.ring()
+        try:
+            yield
+        finally:
+            self._streams[principal.user_id].discard(stream)
+            if not self._streams[principal.user_id]:
+                del self._streams[principal.user_id]
+
     async def _watch(self) -> None:
         with self._wakeups.watching(CALLERS) as self._bell:
             while True:
-                await self._bell.wait(self._wakeups.patience)
+                await self._bell.wait(self._until_next_look())
                 try:
                     await self._end_those_that_are_over()
+                    await self._tell_those_whose_rights_moved()
                 except DatabaseUnavailable:
                     await asyncio.sleep(self._wakeups.patience)
+
+    def _until_next_look(self) -> float:
+        """The patience of a reader, or less when a grant ends earlier."""
+        ends = (
+            grant.expires_at
+            for streams in self._streams.values()
+            for stream in streams
+            for grant in stream.principal.grants
+            if grant.expires_at is not None
+        )
+        first = min(ends, default=None)
+        if first is None:
+            return self._wakeups.patience
+        return min(self._wakeups.patience, max(_SOONEST_LOOK, (first - datetime.now(UTC)).total_seconds()))
+
+    async def _tell_those_whose_rights_moved(self) -> None:
+        asked = list(self._streams)
+        if not asked:
+            return
+        async with self._db.reading() as session:
+            held = await grants.held_by_users(session, asked)
+        for user_id in asked:
+            for stream in tuple(self._streams.get(user_id, ())):
+                fresh = stream.principal.holding(held.get(user_id, ()))
+                if set(fresh.grants) != set(stream.principal.grants):
+                    stream.principal = fresh
+                    stream.moved(fresh)
 
     async def _end_those_that_are_over(self) -> None:
         asked = list(self._open)

@@ -1,5 +1,7 @@
 """What one operation carries with it, from the transport down to the last resolver."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +19,7 @@ from events.attempts import Attempts
 from events.budgets import Account, Balance, Budgets
 from events.callers import Callers
 from events.log import user_actor
-from events.wakeups import Wakeups
+from events.wakeups import Bell, Wakeups
 from ml.processes import ChildPool
 from monitoring.health import HealthChecks
 from storage.objects import ObjectStore
@@ -74,11 +76,15 @@ class SessionRequired(Exception):
 
 
 class PermissionRequired(Exception):
-    """A stream needs a permission that its reader does not hold, or holds no longer."""
+    """A stream needs a permission that its reader does not hold, or holds no longer.
 
-    def __init__(self, permission: Permission) -> None:
+    `cursor` is the place to go on from, should the reader hold it again.
+    """
+
+    def __init__(self, permission: Permission, cursor: str | None = None) -> None:
         super().__init__(permission)
         self.permission = permission
+        self.cursor = cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +115,35 @@ class Context:
     charge: Charge | None = None
     dataloaders: dict[Any, Batches] = field(default_factory=dict)
     trail: "Trail | None" = None
+    bells: set[Bell] = field(default_factory=set)
 
     def for_operation(self) -> "Context":
         """A copy with loaders of its own, so what one operation loaded never reaches another."""
-        return replace(self, charge=None, dataloaders={})
+        return replace(self, charge=None, dataloaders={}, bells=set())
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """While a stream is open: its caller is the one of this moment, and its bells ring when the rights change."""
+        if self.principal is None:
+            yield
+            return
+        with self.services.callers.following(self.principal, self._moved):
+            yield
+
+    def _moved(self, principal: Principal) -> None:
+        self.principal = principal
+        for bell in self.bells:
+            bell.ring()
+
+    @contextmanager
+    def watching(self, *topics: str) -> Iterator[Bell]:
+        """A bell for a stream, which also rings when the rights of its caller change."""
+        with self.services.wakeups.watching(*topics) as bell:
+            self.bells.add(bell)
+            try:
+                yield bell
+            finally:
+                self.bells.discard(bell)
 
     @property
     def db(self) -> Database:
@@ -152,10 +183,14 @@ class Context:
         """Whether a permission to see something is held anywhere."""
         return self.principal is not None and bool(self.principal.reach(permission))
 
-    def require(self, permission: Permission) -> None:
-        """Raises `PermissionRequired`: what a stream asks before each item."""
-        if not self.sees(permission):
-            raise PermissionRequired(permission)
+    def require(self, permission: Permission, *places: Place, cursor: str | None = None) -> None:
+        """What a stream asks before each look: whether a permission is held anywhere, or at one of these places.
+
+        Raises `PermissionRequired`.
+        """
+        held = any(self.may(permission, place) for place in places) if places else self.sees(permission)
+        if not held:
+            raise PermissionRequired(permission, cursor)
 
 
 Info = StrawberryInfo[Context, None]

@@ -47,6 +47,7 @@ from resolvers.inputs.datasets import (
 )
 from resolvers.inputs.limits import argument
 from resolvers.paging import ordering, tags_of
+from resolvers.streams import place_in_sight
 
 LAST_UPDATED = DatasetOrder(field=DatasetOrderField.UPDATED_AT)
 DEEPEST_FILTER = 8
@@ -334,8 +335,12 @@ async def dataset_version_updated(
     kind = UpdateKind.SNAPSHOT if seen is None else UpdateKind.UPDATED
     if key is None:
         raise Refused(not_found("dataset version", id, "id"))
-    with context.services.wakeups.watching(queries.version_topic(key)) as bell:
+    place = await place_in_sight(context, Permission.DATASET_READ, Kind.DATASET_VERSION, key)
+    with context.watching(queries.version_topic(key)) as bell:
         while True:
+            if place:
+                here = None if seen is None else cursors.encode(epoch, seen)
+                context.require(Permission.DATASET_READ, *place, cursor=here)
             async with context.db.reading() as session:
                 state = await queries.state_of(session, key)
             if state is None:

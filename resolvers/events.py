@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from strawberry import UNSET
 
+from auth.permissions import Permission
 from db import events
 from db.database import Session
 from db.events import EventFilter, Position
@@ -21,7 +22,7 @@ from domain.texts import storable
 from events import cursors
 from events.cursors import CursorExpired, CursorInvalid
 from events.log import ALL_EVENTS, shown_to
-from resolvers.context import Context, Info
+from resolvers.context import Context, Info, PermissionRequired
 from resolvers.inputs import events as inputs
 
 HEAD = "HEAD"
@@ -78,8 +79,9 @@ async def stream(
 ) -> AsyncIterator[Event | CaughtUp | Gap]:
     """Everything after a cursor, or from now on: the backlog, then `CaughtUp` once, then each event as it settles."""
     context = info.context
-    epoch, wakeups = context.services.epoch, context.services.wakeups
-    with wakeups.watching(ALL_EVENTS) as bell:
+    epoch = context.services.epoch
+    rights = context.principal
+    with context.watching(ALL_EVENTS) as bell:
         async with context.db.reading() as session:
             asked = None if after is None or after == HEAD else await place_of(context, session, after)
             head, forgotten = await events.head(session), await events.forgotten(session)
@@ -89,13 +91,21 @@ async def stream(
             yield Gap(after, cursors.encode(epoch, place), StreamGapReason.RETENTION, None)
         caught_up = False
         while True:
+            if context.principal is not rights:
+                here = cursors.encode(epoch, place)
+                if shown_to(rights) and not shown_to(context.principal):
+                    raise PermissionRequired(Permission.PROJECT_READ, here)
+                rights = context.principal
+                yield Gap(here, here, StreamGapReason.PERMISSION_CHANGED, None)
             async with context.db.reading() as session:
                 tail = await events.tail(session)
                 found = await events.settled_after(session, place, _wanted(context, filter), limit=AT_ONCE)
             for event in found:
+                if context.principal is not rights:
+                    break
                 place = Position(event.changed, event.number)
                 yield event
-            if len(found) == AT_ONCE:
+            if len(found) == AT_ONCE or context.principal is not rights:
                 continue
             place = max(place, tail.head)
             if not caught_up:

@@ -11,6 +11,7 @@ import strawberry
 from strawberry import UNSET
 
 from auth.permissions import Permission
+from auth.principals import Place
 from db import metrics
 from db.ids import Kind, global_id, key_of
 from db.metrics import (
@@ -50,6 +51,7 @@ from resolvers.inputs.metrics import (
     MetricSelectorInput,
     MetricSeriesFilter,
 )
+from resolvers.streams import place_in_sight
 
 MAX_NAMES = 1000
 MAX_RAW_POINTS = 1_000_000
@@ -342,9 +344,11 @@ async def metric_points(
     chosen = _selector(selector) or Selector(run_ids=())
     seen = None if after is None else await _past(context, after)
     pause = 1 / (max_updates_per_second or 2.0)
-    with context.services.wakeups.watching(*_topics(chosen)) as bell:
+    named = await _places_in_sight(context, chosen)
+    with context.watching(*_topics(chosen)) as bell:
         while True:
-            context.require(Permission.METRIC_READ)
+            here = after if seen is None else cursors.encode_snapshot(epoch, seen)
+            context.require(Permission.METRIC_READ, *named, cursor=here)
             try:
                 async with context.db.reading() as session:
                     if seen is None:
@@ -359,9 +363,19 @@ async def metric_points(
                 yield Batch(cursors.encode_snapshot(epoch, snapshot), kind, fresh, 0)
             seen = snapshot
             if fresh:
-                await asyncio.sleep(max(0.0, handed_on + pause - time.monotonic()))
+                with context.watching() as only_rights:
+                    await only_rights.wait(max(0.0, handed_on + pause - time.monotonic()))
             else:
                 await bell.until_next_look(unsettled=False)
+
+
+async def _places_in_sight(context: Context, chosen: Selector) -> list[Place]:
+    """Where the runs or the project are that a selector names, those of them that the reader sees now."""
+    named = [(Kind.RUN, key) for key in chosen.run_ids or ()]
+    if chosen.run_ids is None and chosen.project_id is not None:
+        named = [(Kind.PROJECT, chosen.project_id)]
+    found = [await place_in_sight(context, Permission.METRIC_READ, kind, key) for kind, key in named]
+    return [place for places in found for place in places]
 
 
 async def _past(context: Context, cursor: str) -> Snapshot:

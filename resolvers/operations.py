@@ -23,6 +23,7 @@ from resolvers.events import place_after
 from resolvers.inputs.models import CancelOperationInput, CreateBatchPredictionInput
 from resolvers.paging import page_args
 from resolvers.predictions import ref_of
+from resolvers.streams import place_in_sight
 
 _FINAL = (OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELED)
 
@@ -83,8 +84,12 @@ async def operation_updated(info: Info, id: strawberry.ID, after: str | None = U
     kind = UpdateKind.SNAPSHOT if seen is None else UpdateKind.UPDATED
     if key is None:
         raise Refused(not_found("operation", id, "id"))
-    with context.services.wakeups.watching(operation_topic(key)) as bell:
+    place = await place_in_sight(context, Permission.MODEL_READ, Kind.BATCH_PREDICTION, key)
+    with context.watching(operation_topic(key)) as bell:
         while True:
+            if place:
+                here = None if seen is None else cursors.encode(epoch, seen)
+                context.require(Permission.MODEL_READ, *place, cursor=here)
             async with context.db.reading() as session:
                 state = await queries.state_of(session, key)
             if state is None:

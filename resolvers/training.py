@@ -40,6 +40,7 @@ from resolvers.inputs.training import (
     TrainingSpecInput,
 )
 from resolvers.paging import ordering, tags_of
+from resolvers.streams import place_in_sight
 
 NEWEST = TrainingRunOrder(field=TrainingRunOrderField.CREATED_AT)
 DEEPEST_FILTER = 8
@@ -313,11 +314,15 @@ async def training_run_updated(
 async def _updates_of_one(
     context: Context, key: UUID, id: str, filter: TrainingRunFilter | None, position: Position | None
 ) -> AsyncIterator[RunUpdate]:
-    epoch, wakeups = context.services.epoch, context.services.wakeups
+    epoch = context.services.epoch
     kind = UpdateKind.SNAPSHOT if position is None else UpdateKind.UPDATED
     before: TrainingRun | None = None
-    with wakeups.watching(run_topic(key)) as bell:
+    place = await place_in_sight(context, Permission.RUN_READ, Kind.RUN, key)
+    with context.watching(run_topic(key)) as bell:
         while True:
+            if place:
+                cursor = None if position is None else cursors.encode(epoch, position)
+                context.require(Permission.RUN_READ, *place, cursor=cursor)
             async with context.db.reading() as session:
                 found = await queries.changes_after(session, _BEGINNING, id=key, filter=filter, limit=1)
             if not found:
@@ -337,12 +342,13 @@ async def _updates_of_one(
 async def _updates_of_many(
     context: Context, filter: TrainingRunFilter | None, position: Position | None
 ) -> AsyncIterator[RunUpdate]:
-    epoch, wakeups = context.services.epoch, context.services.wakeups
+    epoch = context.services.epoch
     known: dict[UUID, TrainingRun] = {}
     resumed = position is not None
     async with context.db.reading() as session:
         start = await events.head(session)
-    with wakeups.watching(ALL_RUNS) as bell:
+    rights, held = context.principal, context.sees(Permission.RUN_READ)
+    with context.watching(ALL_RUNS) as bell:
         past = not resumed and context.sees(Permission.RUN_READ)
         here = position or _BEGINNING
         while past:
@@ -363,12 +369,19 @@ async def _updates_of_many(
             if not known:
                 yield RunUpdate(cursors.encode(epoch, here), UpdateKind.SNAPSHOT, None, [])
         while True:
+            if held:
+                context.require(Permission.RUN_READ, cursor=cursors.encode(epoch, here))
+            if context.principal is not rights:
+                rights, held = context.principal, context.sees(Permission.RUN_READ)
+                yield RunUpdate(cursors.encode(epoch, here), UpdateKind.GAP, None, [])
             found = []
             if context.sees(Permission.RUN_READ):
                 async with context.db.reading() as session:
                     found = await queries.changes_after(session, here, id=None, filter=filter, limit=RUNS_AT_ONCE)
             settled = [seen for seen in found if seen.settled]
             for seen in settled:
+                if context.principal is not rights:
+                    break
                 here = Position(seen.run.changed, seen.run.number)
                 before = known.pop(seen.run.id, None)
                 if seen.matches:
@@ -378,7 +391,7 @@ async def _updates_of_many(
                 is_new = before is None and not resumed and seen.run.revision == 1 and seen.run.attempt == 0
                 kind = UpdateKind.CREATED if is_new else UpdateKind.UPDATED
                 yield RunUpdate(cursors.encode(epoch, here), kind, seen.run, _changed_fields(before, seen.run))
-            if len(settled) < RUNS_AT_ONCE:
+            if len(settled) < RUNS_AT_ONCE and context.principal is rights:
                 await bell.until_next_look(unsettled=len(settled) < len(found))
 
 
@@ -395,8 +408,11 @@ async def training_run_logs(
     number = int(after or 0)
     kind = UpdateKind.SNAPSHOT if after is None else UpdateKind.UPDATED
     is_first = True
-    with context.services.wakeups.watching(log_topic(key)) as bell:
+    place = await place_in_sight(context, Permission.RUN_READ, Kind.RUN, key)
+    with context.watching(log_topic(key)) as bell:
         while True:
+            if place:
+                context.require(Permission.RUN_READ, *place, cursor=after if is_first else str(number))
             began = time.monotonic()
             async with context.db.reading() as session:
                 run = (await queries.by_ids(session, [key])).get(key)

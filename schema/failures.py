@@ -67,8 +67,9 @@ def unauthenticated(rejected: str | None = None) -> ApiError:
     return ApiError(Code.UNAUTHENTICATED, rejected or "Sign in first: this needs an access token.")
 
 
-def forbidden(permission: str) -> ApiError:
-    return ApiError(Code.FORBIDDEN, f"This needs the permission {permission}.")
+def forbidden(permission: str, *, cursor: str | None = None) -> ApiError:
+    """`cursor` is the place to go on from in a stream that ends because the permission is not held any more."""
+    return ApiError(Code.FORBIDDEN, f"This needs the permission {permission}.", cursor=cursor)
 
 
 def bad_request(message: str, *, user_code: str | None = None) -> ApiError:
@@ -100,7 +101,9 @@ def _in_our_words(error: Exception) -> ApiError | None:
             return unauthenticated()
         case SessionRequired():
             return ApiError(Code.FORBIDDEN, "An API token does not do this: sign in.")
-        case PermissionRequired(permission=permission) | OutOfSight(permission=permission):
+        case PermissionRequired(permission=permission, cursor=cursor):
+            return forbidden(permission, cursor=cursor)
+        case OutOfSight(permission=permission):
             return forbidden(permission)
         case CannotGetOperationTypeError(operation_name=name):
             return no_such_operation(name)

@@ -117,17 +117,20 @@ def subscription(
 
 
 class FreshItems(FieldExtension):
-    """Each item of a stream is read anew: what was loaded for one never answers for the next."""
+    """Each item of a stream is read anew, with the rights its reader has by then: what was loaded for one never answers
+    for the next.
+    """
 
     async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
         items = next_(source, info, **arguments)
         return self._each(await items if inspect.isawaitable(items) else items, info)
 
     async def _each(self, items: Any, info: Info) -> AsyncIterator[Any]:
-        async with aclosing(items):
-            async for item in items:
-                info.context.dataloaders.clear()
-                yield item
+        with info.context.following():
+            async with aclosing(items):
+                async for item in items:
+                    info.context.dataloaders.clear()
+                    yield item
 
 
 def mutation(

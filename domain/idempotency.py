@@ -2,7 +2,7 @@
 
     known = await recall(session, actor, "createDataset", input.idempotency_key, input)
     if known is not None:
-        return the row `known`
+        return made_before(await datasets.by_ids(session, [known]), known)
     made = ...
     await remember(session, actor, "createDataset", input.idempotency_key, input, made.id)
 
@@ -11,7 +11,8 @@ the thing; of two callers with one key the second waits for the first.
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -19,11 +20,12 @@ import orjson
 from auth.principals import Principal
 from db import idempotency
 from db.database import Session
-from domain.refusals import ErrorCode, Invalid, Refused
+from domain.refusals import ErrorCode, Invalid, NotFound, Refused
 from domain.texts import checked_text
 
 _PATH = ("input", "idempotencyKey")
 _MAX_LENGTH = 255
+RowT = TypeVar("RowT")
 
 
 async def recall(session: Session, actor: Principal, mutation: str, key: str | None, input: Any) -> UUID | None:
@@ -46,6 +48,14 @@ async def recall(session: Session, actor: Principal, mutation: str, key: str | N
             )
         )
     return known.result_id
+
+
+def made_before(found: Mapping[UUID, RowT], known: UUID) -> RowT:
+    """What the first call made. Raises `Refused` when it was deleted since, or the caller sees it no more."""
+    if known not in found:
+        message = "What this key made is not there any more. Take a new key to make another one."
+        raise Refused(NotFound(message=message, path=_PATH))
+    return found[known]
 
 
 async def remember(

@@ -11,8 +11,8 @@ from db.ids import Kind, global_id, key_of
 from db.rows import AliasChange, Json, Model, ModelVersion, Tags, TrainingRun
 from db.vocabulary import EventType, ModelVersionStatus, TrainingRunStatus
 from domain.changes import as_told, at_revision, differing, named
-from domain.idempotency import recall, remember
-from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, NotFound, Refused, StaleRevision, not_found
+from domain.idempotency import made_before, recall, remember
+from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, Refused, StaleRevision, not_found
 from domain.texts import checked_tags, checked_text
 from events.log import publish, user_actor
 from ml.messages import TrainResult
@@ -96,11 +96,7 @@ async def create_version(
     told = [model_id, run_id, upload_id, copy_of_version_id, description, tags]
     known = await recall(session, actor, "createModelVersion", idempotency_key, told)
     if known is not None:
-        made = (await queries.versions_by_ids(session, [known])).get(known)
-        if made is None:
-            message = "The version that this key made was deleted since. Take a new key to make another one."
-            raise Refused(NotFound(message=message, path=("input", "idempotencyKey")))
-        return made
+        return made_before(await queries.versions_by_ids(session, [known]), known)
     checked_text(description, "input", "description")
     checked_tags(tags, "input", "tags")
     model = await _locked(session, actor, model_id)

@@ -24,9 +24,9 @@ from db.vocabulary import (
     OperationKind,
     OperationStatus,
 )
-from domain.idempotency import recall, remember
+from domain.idempotency import made_before, recall, remember
 from domain.predictions import ready_target
-from domain.refusals import Invalid, InvalidState, NotFound, Refused, SchemaMismatch, TypeMismatch, not_found
+from domain.refusals import Invalid, InvalidState, Refused, SchemaMismatch, TypeMismatch, not_found
 from events.log import publish, system_actor, user_actor
 from storage.keys import data_key
 
@@ -62,11 +62,7 @@ async def predict_batch(
     told = [ref, input_version_id, output_dataset_id, probabilities]
     known = await recall(session, actor, "createBatchPrediction", idempotency_key, told)
     if known is not None:
-        made = (await operations.batches_by_ids(session, [known])).get(known)
-        if made is None:
-            message = "What this key asked for was deleted since. Take a new key to ask again."
-            raise Refused(NotFound(message=message, path=("input", "idempotencyKey")))
-        return made
+        return made_before(await operations.batches_by_ids(session, [known]), known)
     target = await ready_target(session, ref)
     model = await model_of(session, target.version_id)
     version = await ready_data(session, input_version_id, "input", "inputVersionId")

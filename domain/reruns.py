@@ -16,7 +16,7 @@ from db.rows import Json, TrainingRun
 from db.runs import FINAL, Held
 from db.vocabulary import TrainingRunStatus as Status
 from domain.changes import at_revision, differing, named
-from domain.idempotency import recall, remember
+from domain.idempotency import made_before, recall, remember
 from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, Refusal, Refused, not_found
 from domain.training import ALL_RUNS, MAX_NAME, QUEUED, RunRequest, create_run, move, run_topic
 from events.log import user_actor
@@ -120,7 +120,7 @@ async def clone_run(
     told = [id, name, dataset_version_id, params, num_rounds]
     known = await recall(session, actor, "cloneTrainingRun", idempotency_key, told)
     if known is not None:
-        return (await runs.by_ids(session, [known]))[known]
+        return made_before(await runs.by_ids(session, [known]), known)
     run = await _locked(session, id)
     was = (await runs.by_ids(session, [run.id]))[run.id]
     spec: Json = run.spec | {"params": _laid_over(run, params or {})}

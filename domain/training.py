@@ -29,7 +29,7 @@ from db.rows import Json, Tags, TrainingRun
 from db.runs import AT_WORK, FINAL, NOW, Held, TrainingData
 from db.vocabulary import DatasetVersionStatus, EventType, FailureCode, LogLevel, LogStream, MetricScope
 from db.vocabulary import TrainingRunStatus as Status
-from domain.idempotency import recall, remember
+from domain.idempotency import made_before, recall, remember
 from domain.metrics import Points, record_points
 from domain.models import create_version_of_run
 from domain.refusals import AlreadyExists, ErrorCode, Invalid, InvalidState, Refusal, Refused, not_found
@@ -271,7 +271,7 @@ async def create_run(
     told = request.to_json()
     known = await recall(session, actor, "createTrainingRun", idempotency_key, told)
     if known is not None:
-        return (await runs.by_ids(session, [known]))[known]
+        return made_before(await runs.by_ids(session, [known]), known)
     planned = await plan_run(session, actor, request)
     run = await _inserted(session, actor, request, planned)
     await runs.add_transition(

@@ -26,7 +26,7 @@ from db.vocabulary import (
     FailureCode,
     UploadStatus,
 )
-from domain.idempotency import recall, remember
+from domain.idempotency import made_before, recall, remember
 from domain.refusals import ErrorCode, Invalid, InvalidState, Refusal, Refused, not_found
 from domain.texts import checked_text, storable
 from events.log import publish, system_actor, user_actor
@@ -89,7 +89,7 @@ async def start(
     async with db.transaction() as session:
         known = await recall(session, actor, "startUpload", idempotency_key, request)
         if known is not None:
-            return (await uploads.by_ids(session, [known]))[known]
+            return made_before(await uploads.by_ids(session, [known]), known)
         key = key_of(dataset_id, Kind.DATASET)
         if key is None or key not in await datasets.by_ids(session, [key]):
             raise Refused(not_found("dataset", dataset_id, "input", "datasetId"))
@@ -102,7 +102,7 @@ async def start(
         async with db.transaction() as session:
             known = await recall(session, actor, "startUpload", idempotency_key, request)
             if known is not None:
-                return (await uploads.by_ids(session, [known]))[known]
+                return made_before(await uploads.by_ids(session, [known]), known)
             dataset = await datasets.lock(session, key, revised=False)
             if dataset is None:
                 raise Refused(not_found("dataset", dataset_id, "input", "datasetId"))

@@ -17,7 +17,7 @@ from db.paging import EMPTY, Page, PageArgs
 from db.rows import Column, Dataset, DatasetVersion, Json, UploadSession
 from db.vocabulary import DatasetFormat, DatasetVersionStatus, PreviewMode, UpdateKind
 from domain import datasets, uploads
-from domain.idempotency import recall, remember
+from domain.idempotency import made_before, recall, remember
 from domain.refusals import ErrorCode, Invalid, Refused, not_found
 from events import cursors
 from ml.formats import CsvOptions
@@ -207,7 +207,7 @@ async def create_dataset(info: Info, input: CreateDatasetInput) -> Dataset:
     async with info.context.db.transaction() as session:
         known = await recall(session, caller, "createDataset", input.idempotency_key, input)
         if known is not None:
-            return (await queries.by_ids(session, [known]))[known]
+            return made_before(await queries.by_ids(session, [known]), known)
         made = await datasets.create_dataset(
             session,
             caller,

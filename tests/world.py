@@ -39,6 +39,9 @@ async def build(db: Database) -> World:
         admin = await _person(session, "administrator", "Administrator", EVERYWHERE)
         shared = {"user": global_id(Kind.USER, admin.user_id), "session": global_id(Kind.SESSION, _key(admin))}
         shared["role"] = global_id(Kind.ROLE, await _role(session, "Viewer"))
+        shared["ownRole"] = await _put(
+            session, Kind.ROLE, tables.roles, name="own", built_in=False, permissions=["RUN_READ"]
+        )
         shared["team"] = await _put(session, Kind.TEAM, tables.teams, name="crew")
         made = {slug: await _place(session, admin, slug, shared) for slug in ("lab", "other")}
         lab = Place(identify(made["lab"]["project"]).key)  # type: ignore[union-attr]

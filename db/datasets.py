@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     literal,
     not_,
+    null,
     or_,
     select,
     true,
@@ -45,7 +46,7 @@ from db.paging import Order, Page, PageArgs, page, pages
 from db.rows import Column, Dataset, DatasetAlias, DatasetVersion, Json, Tags, columns
 from db.sight import dataset_in_sight, in_sight, version_in_sight
 from db.tables import dataset_aliases, dataset_columns, dataset_versions, datasets, upload_sessions
-from db.vocabulary import DatasetFormat, DatasetVersionStatus
+from db.vocabulary import ColumnRole, DatasetFormat, DatasetVersionStatus
 
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _DATASET = columns(Dataset, datasets)
@@ -111,6 +112,7 @@ class Claimed(NamedTuple):
     attempt: int
     project_id: UUID
     expected_sha256: str | None
+    tolerated_rejects: float
 
 
 # Datasets
@@ -166,13 +168,26 @@ def _meant(wanted: Any) -> ColumnElement[bool]:
 
 
 async def insert_unless_taken(
-    session: Session, *, project_id: UUID, name: str, description: str | None, tags: Tags, created_by: UUID
+    session: Session,
+    *,
+    project_id: UUID,
+    name: str,
+    description: str | None,
+    tags: Tags,
+    tolerated_rejects: float = 0.0,
+    created_by: UUID,
 ) -> Dataset | None:
     """The new dataset, or None when the project has one of this name."""
     statement = (
         upsert(datasets)
         .values(
-            id=new_id(), project_id=project_id, name=name, description=description, tags=tags, created_by=created_by
+            id=new_id(),
+            project_id=project_id,
+            name=name,
+            description=description,
+            tags=tags,
+            tolerated_rejects=tolerated_rejects,
+            created_by=created_by,
         )
         .on_conflict_do_nothing(index_elements=[datasets.c.project_id, datasets.c.name])
         .returning(*_DATASET)
@@ -348,6 +363,8 @@ async def process_again(session: Session, version_id: UUID) -> DatasetVersion | 
         status=DatasetVersionStatus.PROCESSING,
         progress={"phase": "queued", "fraction": 0},
         failure=None,
+        rejected_rows=None,
+        rejects=None,
         attempt=0,
         lease=None,
     )
@@ -397,12 +414,13 @@ async def claim(session: Session, version_id: UUID, lease: UUID, progress: Json)
             dataset_versions.c.attempt,
             datasets.c.project_id,
             _EXPECTED_SHA256,
+            datasets.c.tolerated_rejects,
             *_VERSION,
         )
     )
-    for attempt, project_id, sha256, *rest in await session.records(statement):
+    for attempt, project_id, sha256, tolerated, *rest in await session.records(statement):
         session.topics.add(version_topic(version_id))
-        return Claimed(DatasetVersion._make(rest), attempt, project_id, sha256)
+        return Claimed(DatasetVersion._make(rest), attempt, project_id, sha256, tolerated)
     return None
 
 
@@ -411,9 +429,9 @@ async def note_progress(session: Session, version_id: UUID, lease: UUID, progres
     return await _leased(session, version_id, lease, progress=progress) is not None
 
 
-async def release(session: Session, version_id: UUID, lease: UUID) -> bool:
-    """Give a version back unfinished, as if it had not been tried."""
-    return await _leased(session, version_id, lease, lease=None, attempt=dataset_versions.c.attempt - 1) is not None
+async def release(session: Session, version_id: UUID, lease: UUID) -> DatasetVersion | None:
+    """Give a version back unfinished, as if it had not been tried; None without lease."""
+    return await _leased(session, version_id, lease, lease=None, attempt=dataset_versions.c.attempt - 1)
 
 
 async def finish(
@@ -425,6 +443,9 @@ async def finish(
     digest: str,
     row_count: int,
     described: Sequence[Json],
+    rejected_rows: int = 0,
+    rejects: Sequence[Json] = (),
+    csv_found: Json | None = None,
 ) -> DatasetVersion | None:
     """PROCESSING becomes READY, its columns (`described`, fields of `db.rows.Column`) are there; None without lease."""
     ready = await _leased(
@@ -437,6 +458,9 @@ async def finish(
         digest=digest,
         row_count=row_count,
         column_count=len(described),
+        rejected_rows=rejected_rows,
+        rejects=list(rejects),
+        csv_found=csv_found,
         lease=None,
     )
     if ready is not None:
@@ -502,12 +526,83 @@ async def _insert_columns(session: Session, version_id: UUID, described: Sequenc
 
 
 async def fail(
-    session: Session, version_id: UUID, lease: UUID, failure: Json, *, digest: str | None
+    session: Session,
+    version_id: UUID,
+    lease: UUID,
+    failure: Json,
+    *,
+    digest: str | None,
+    rejected_rows: int | None = None,
+    rejects: Sequence[Json] = (),
 ) -> DatasetVersion | None:
     """PROCESSING becomes FAILED; None without lease."""
     return await _leased(
-        session, version_id, lease, status=DatasetVersionStatus.FAILED, failure=failure, digest=digest, lease=None
+        session,
+        version_id,
+        lease,
+        status=DatasetVersionStatus.FAILED,
+        failure=failure,
+        digest=digest,
+        rejected_rows=rejected_rows,
+        rejects=list(rejects),
+        lease=None,
     )
+
+
+async def twin(session: Session, version: DatasetVersion, digest: str) -> DatasetVersion | None:
+    """A READY version of the same dataset that was made of the same bytes, read in the same way and without rejects."""
+    statement = (
+        select(*_VERSION)
+        .where(
+            dataset_versions.c.dataset_id == version.dataset_id,
+            dataset_versions.c.status == DatasetVersionStatus.READY,
+            dataset_versions.c.digest == digest,
+            dataset_versions.c.format == version.format,
+            dataset_versions.c.csv_options.is_not_distinct_from(literal(version.csv_options, JSONB(none_as_null=True))),
+            dataset_versions.c.rejected_rows == 0,
+        )
+        .order_by(dataset_versions.c.number)
+        .limit(1)
+    )
+    return await session.first(DatasetVersion, statement)
+
+
+async def finish_as(session: Session, version_id: UUID, lease: UUID, twin: DatasetVersion) -> DatasetVersion | None:
+    """PROCESSING becomes READY with the objects and the columns of its twin; None without lease."""
+    ready = await _leased(
+        session,
+        version_id,
+        lease,
+        status=DatasetVersionStatus.READY,
+        progress={"phase": "ready", "fraction": 1},
+        **{
+            name: getattr(twin, name)
+            for name in (
+                "upload_key",
+                "data_key",
+                "digest",
+                "row_count",
+                "column_count",
+                "rejected_rows",
+                "rejects",
+                "csv_found",
+            )
+        },
+        lease=None,
+    )
+    if ready is not None:
+        given: dict[str, ColumnElement[Any]] = {
+            "id": func.gen_random_uuid(),
+            "version_id": literal(version_id, Uuid),
+            "role": literal(ColumnRole.FEATURE, Text),
+            "description": null(),
+        }
+        names = list(Column._fields)
+        copied = select(*(given.get(name, dataset_columns.c[name]) for name in names))
+        await session.run(
+            insert(dataset_columns).from_select(names, copied.where(dataset_columns.c.version_id == twin.id))
+        )
+    return ready
 
 
 async def _leased(session: Session, version_id: UUID, held: UUID, /, **values: Any) -> DatasetVersion | None:

@@ -190,6 +190,7 @@ class Dataset(NamedTuple):
     updated_at: datetime
     created_by: UUID | None
     revision: int
+    tolerated_rejects: float
 
 
 class DatasetVersion(NamedTuple):
@@ -211,6 +212,9 @@ class DatasetVersion(NamedTuple):
     data_key: str | None
     created_at: datetime
     created_by: UUID | None
+    rejected_rows: int | None
+    rejects: list[Json] | None
+    csv_found: Json | None
 
 
 class Column(NamedTuple):

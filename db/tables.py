@@ -265,6 +265,7 @@ datasets = Table(
     _at("updated_at"),
     _created_by(),
     _revision(),
+    Column("tolerated_rejects", Double, nullable=False, server_default=text("0")),
     UniqueConstraint("project_id", "name"),
     Index("datasets_updated_at_id_idx", "updated_at", "id"),
     Index("datasets_created_at_id_idx", "created_at", "id"),
@@ -296,6 +297,9 @@ dataset_versions = Table(
     _at("created_at"),
     _created_by(),
     _changed(),
+    Column("rejected_rows", BigInteger),
+    Column("rejects", JSONB),
+    Column("csv_found", JSONB),
     UniqueConstraint("dataset_id", "number"),
     Index("dataset_versions_changed_id_idx", "changed", "id"),
 )

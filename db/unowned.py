@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, delete, func, literal, select
+from sqlalchemy import ARRAY, Text, any_, bindparam, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.database import Prepared, Session
@@ -26,11 +26,20 @@ async def let_go(session: Session, keys: Sequence[str], *, after: timedelta = ti
         await session.run(made.on_conflict_do_update(index_elements=[unowned_objects.c.key], set_={"due_at": earlier}))
 
 
+async def let_go_under(session: Session, prefix: str) -> None:
+    """Have what is noted under a prefix deleted now."""
+    await session.run(
+        update(unowned_objects)
+        .where(unowned_objects.c.key.startswith(f"{prefix}/", autoescape=True))
+        .values(due_at=func.clock_timestamp())
+    )
+
+
 async def due(session: Session) -> list[str]:
     """Keys whose time has come, the oldest first, a hundred at most."""
     return [key for (key,) in await session.records(_DUE)]
 
 
 async def forget(session: Session, keys: Sequence[str]) -> None:
-    """There is nothing at these keys any more."""
+    """There is nothing at these keys any more, or a row points at what is there."""
     await session.run(_FORGET, keys=list(keys))

@@ -1,7 +1,5 @@
 """Datasets, what is said about their columns, and the names of their versions."""
 
-from datetime import timedelta
-
 from auth.principals import Principal
 from db import datasets, projects, runs, unowned, uploads
 from db.database import Session
@@ -13,17 +11,22 @@ from domain.refusals import AlreadyExists, InUse, InvalidState, Refused, not_fou
 from domain.texts import checked_tags, checked_text
 from domain.uploads import ask_for_processing
 from events.log import publish, user_actor
-from storage.keys import data_key
 
 MAX_ALIAS = 64
-WORKER_MAY_WRITE = timedelta(hours=1)
-"""How long after its dataset was deleted a worker that still processes a version may put the Parquet there."""
 
 
 async def create_dataset(
-    session: Session, actor: Principal, *, project_id: str, name: str, description: str | None, tags: Tags
+    session: Session,
+    actor: Principal,
+    *,
+    project_id: str,
+    name: str,
+    description: str | None,
+    tags: Tags,
+    tolerated_rejects: float = 0.0,
 ) -> Dataset:
-    """Make an empty dataset; its name is unique in the project.
+    """Make an empty dataset; its name is unique in the project. `tolerated_rejects` is the share of the rows of a CSV
+    file that may be left out because they cannot be read.
 
     Raises `Refused` when there is no such project, the name is taken or a text cannot be stored.
     """
@@ -34,7 +37,13 @@ async def create_dataset(
     if key is None or not await projects.by_ids(session, [key]):
         raise Refused(not_found("project", project_id, "input", "projectId"))
     dataset = await datasets.insert_unless_taken(
-        session, project_id=key, name=name, description=description, tags=tags, created_by=actor.user_id
+        session,
+        project_id=key,
+        name=name,
+        description=description,
+        tags=tags,
+        tolerated_rejects=tolerated_rejects,
+        created_by=actor.user_id,
     )
     if dataset is None:
         raise Refused(
@@ -56,8 +65,10 @@ async def update_dataset(
     expected_revision: int | None,
     name: str | None,
     description: str | None,
+    tolerated_rejects: float | None,
 ) -> Dataset:
-    """Rename or describe a dataset; None leaves as it is, an empty description takes it away.
+    """Rename or describe a dataset, or say what its files may lack; None leaves as it is, an empty description takes it
+    away. What is tolerated counts for files that are processed from now on.
 
     Raises `Refused` when there is no such dataset, its revision is another than the expected one, or the project has a
     dataset of that name.
@@ -65,6 +76,8 @@ async def update_dataset(
     wanted = named(name, description)
     before = await _held(session, actor, id, "input", "id")
     at_revision(before, expected_revision, "dataset")
+    if tolerated_rejects is not None:
+        wanted["tolerated_rejects"] = tolerated_rejects
     changes = differing(before, wanted)
     if not changes:
         return before
@@ -112,10 +125,8 @@ async def delete_dataset(session: Session, actor: Principal, *, id: str) -> Data
         )
     kept = {version.upload_key for version in versions} | {version.data_key for version in versions}
     kept |= await uploads.object_keys(session, dataset.id)
-    at_work = [version for version in versions if version.status == DatasetVersionStatus.PROCESSING]
     await datasets.remove(session, dataset.id)
     await unowned.let_go(session, sorted(key for key in kept if key is not None))
-    await unowned.let_go(session, [data_key(dataset.id, version.id) for version in at_work], after=WORKER_MAY_WRITE)
     for version in versions:
         session.topics.add(datasets.version_topic(version.id))
     await publish(

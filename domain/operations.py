@@ -254,7 +254,7 @@ async def finish_batch(
 def output_key(held: Held) -> str:
     """Where the output of a batch prediction is stored, whichever attempt stores it."""
     assert held.output_dataset_id is not None
-    return data_key(held.output_dataset_id, held.id)
+    return data_key(held.output_dataset_id, held.id, held.id)
 
 
 async def fail(

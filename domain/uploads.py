@@ -36,6 +36,8 @@ from storage.objects import MIB, MOST_PARTS, ObjectStore, Part, PartMismatch, St
 
 LIFETIME = timedelta(hours=24)
 URL_LIFETIME = timedelta(hours=6)
+MAY_STILL_BE_JOINED = timedelta(hours=1)
+"""How long after the end of an upload its object may still come to be; whatever is there then is swept."""
 FIRST_PARTS = 100
 SMALLEST_PART = 5 * MIB
 USUAL_PARTS = (8 * MIB, 64 * MIB)
@@ -111,7 +113,7 @@ async def start(
                 id=version_id,
                 dataset_id=key,
                 format=format,
-                csv_options=_csv_json(csv),
+                csv_options=csv_json(csv),
                 source={"kind": DatasetSourceKind.UPLOAD, "uploaded_file_name": file_name},
                 note=note,
                 created_by=actor.user_id,
@@ -131,6 +133,7 @@ async def start(
                 lifetime=LIFETIME,
                 created_by=actor.user_id,
             )
+            await unowned.let_go(session, [object_key], after=LIFETIME + MAY_STILL_BE_JOINED)
             await publish(
                 session,
                 EventType.DATASET_VERSION_CREATED,
@@ -229,10 +232,11 @@ async def complete(
             if locked is None or processing is None:
                 raise Refused(_over(locked or upload, "complete it"))
             upload = await uploads.close(session, upload.id, UploadStatus.COMPLETED, sha256=sha256)
+            await unowned.forget(session, [upload.object_key])
             await ask_for_processing(session, upload.version_id)
     except Refused:
-        with suppress(StoreUnavailable):
-            await store.delete([upload.object_key])
+        async with db.transaction() as session:
+            await unowned.let_go(session, [upload.object_key])
         raise
     return upload
 
@@ -387,7 +391,8 @@ def _wrong_options(format: DatasetFormat, csv: CsvOptions) -> list[Refusal]:
     return []
 
 
-def _csv_json(csv: CsvOptions | None) -> Json | None:
+def csv_json(csv: CsvOptions | None) -> Json | None:
+    """As it is kept."""
     if csv is None:
         return None
     return {

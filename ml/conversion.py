@@ -5,26 +5,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml.engine import open_engine
-from ml.formats import DataFormat, InvalidData
-from ml.inspection import (
-    Inspection,
-    Progress,
-    arrow_batches,
-    csv_cast,
-    csv_relation,
-    first_line,
-    forget_rejects,
-    jsonl_relation,
-)
+from ml.columnar import arrow_batches
+from ml.csv_files import REJECTS_KEPT, agree_on_types, csv_relation, csv_value, forget_rejects, told_apart
+from ml.engine import first_line, open_engine, quoted, rows_of, text
+from ml.formats import ColumnInfo, DataFormat, InvalidData, Progress, Rejects
+from ml.inspection import Inspection
+from ml.jsonl import jsonl_relation
+from ml.rejects import rejected
+from ml.spellings import KINDS, MISFIT, agreed
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 ROWS_A_GROUP = 131_072
@@ -35,9 +32,12 @@ ROWS_A_BATCH = 16_384
 
 @dataclass(frozen=True)
 class Conversion:
+    """`columns` have their types now; `rejects` are rows that are not in it."""
+
     path: Path
     row_count: int
-    size_bytes: int
+    columns: tuple[ColumnInfo, ...]
+    rejects: Rejects
 
 
 def convert(
@@ -45,31 +45,34 @@ def convert(
     target: Path,
     *,
     scratch: Path,
-    memory_limit_mb: int = 1024,
+    memory_limit_mb: int,
+    tolerated: float = 0.0,
     on_progress: Progress = lambda phase, fraction: None,
 ) -> Conversion:
     """Write the rows of an inspected file to `target`, which appears only when it is whole.
 
     A row group holds at most 131,072 rows, fewer when there are thousands of columns or long values. Memory
-    stays near a few row groups. Raises `InvalidData` when the file cannot be read to its end or has another
-    number of rows than the inspection counted.
+    stays near a few row groups. `tolerated` is the share of the rows of a CSV file that may be left out because they
+    cannot be read. Raises `InvalidData` when there are more, when the file cannot be read to its end, or has another
+    number of rows than it says.
     """
     import pyarrow as pa
 
     unfinished = target.with_name(f"{target.name}.unfinished")
+    rejects = Rejects()
     try:
         match found.format:
             case DataFormat.CSV:
-                rows = _write_csv(found, unfinished, scratch, memory_limit_mb, on_progress)
+                found, rows, rejects = _write_csv(found, unfinished, scratch, memory_limit_mb, tolerated, on_progress)
             case DataFormat.JSONL:
                 rows = _write_jsonl(found, unfinished, scratch, memory_limit_mb, on_progress)
             case DataFormat.PARQUET:
                 with closing(_parquet_batches(found)) as batches:
-                    rows = _write(batches, unfinished, found, on_progress)
+                    rows = _write(batches, unfinished, found.row_count, on_progress)
             case DataFormat.ARROW:
                 with closing(arrow_batches(found.path)) as batches:
-                    rows = _write(batches, unfinished, found, on_progress)
-        if rows != found.row_count:
+                    rows = _write(batches, unfinished, found.row_count, on_progress)
+        if found.row_count not in (None, rows):
             raise InvalidData(f"The file holds {rows} rows but says {found.row_count}. Write it again and upload it.")
         unfinished.replace(target)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -81,49 +84,101 @@ def convert(
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
-    return Conversion(path=target, row_count=rows, size_bytes=target.stat().st_size)
+    return Conversion(target, rows, found.columns, rejects)
+
+
+def _rows_a_group(columns: int) -> int:
+    return max(1024, min(ROWS_A_GROUP, CELLS_A_GROUP // columns))
 
 
 def _rows_a_batch(columns: int) -> int:
     return max(2048, min(ROWS_A_BATCH, CELLS_A_GROUP // (4 * columns)))
 
 
-def _write_csv(found: Inspection, target: Path, scratch: Path, memory_limit_mb: int, on_progress: Progress) -> int:
-    values = ", ".join(f"{csv_cast(found, i)} AS v{i}" for i in range(len(found.columns)))
-    return _write_query(
-        f"SELECT {values} FROM {csv_relation(found)}", found, target, scratch, memory_limit_mb, on_progress
+def _write_csv(
+    found: Inspection,
+    target: Path,
+    scratch: Path,
+    memory_limit_mb: int,
+    tolerated: float,
+    on_progress: Progress,
+) -> tuple[Inspection, int, Rejects]:
+    """One pass over the file when its columns keep the types of the first rows; else two more that find them out."""
+    import duckdb
+
+    with open_engine(scratch=scratch, memory_limit_mb=memory_limit_mb) as engine:
+        if found.doubtful:
+            found = agree_on_types(engine, found, on_progress)
+        try:
+            row_count = _copy_csv(engine, found, target, tolerated, on_progress)
+        except (duckdb.ConversionException, duckdb.InvalidInputException) as error:
+            if isinstance(error, duckdb.InvalidInputException) and MISFIT not in str(error):
+                with told_apart():
+                    raise
+            found = agree_on_types(engine, found, on_progress)
+            with told_apart():
+                row_count = _copy_csv(engine, found, target, tolerated, on_progress)
+        rejects = rejected(engine, found, row_count, tolerated)
+    assert found.start is not None
+    if row_count + rejects.count < len(found.start.rows):
+        raise InvalidData("The rows of the file cannot be told apart. Check its quotes and line ends.")
+    columns = tuple(replace(column, type=KINDS[cast]) for column, cast in zip(found.columns, found.casts, strict=True))
+    return replace(found, columns=columns), row_count, rejects
+
+
+def _copy_csv(
+    engine: duckdb.DuckDBPyConnection, found: Inspection, target: Path, tolerated: float, on_progress: Progress
+) -> int:
+    assert found.start is not None
+    kept = REJECTS_KEPT + int(tolerated * found.start.lines)
+    names = [column.name for column in found.columns]
+    relation = csv_relation(found, rejects_kept=kept)
+    cells = [agreed(cast, csv_value(found, i)) for i, cast in enumerate(found.casts)]
+    forget_rejects(engine)
+    on_progress("convert", 0.0)
+    if len({name.lower() for name in names}) < len(names):
+        values = ", ".join(f"{cell} AS v{i}" for i, cell in enumerate(cells))
+        return _write_rows(engine, f"SELECT {values} FROM {relation}", names, target, on_progress)
+    values = ", ".join(f"{cell} AS {quoted(name)}" for cell, name in zip(cells, names, strict=True))
+    row_bytes = found.path.stat().st_size // max(1, found.start.lines)
+    group_rows = max(1024, min(_rows_a_group(len(names)), BYTES_A_GROUP // max(1, row_bytes)))
+    query = (
+        f"COPY (SELECT {values} FROM {relation}) TO {text(str(target))} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group_rows})"
     )
+    rows: int = rows_of(engine, query, lambda done: on_progress("convert", done))[0][0]
+    _flush(target)
+    return rows
 
 
 def _write_jsonl(found: Inspection, target: Path, scratch: Path, memory_limit_mb: int, on_progress: Progress) -> int:
+    import duckdb
+
     names = [f"c{i}" for i in range(len(found.columns))]
     values = ", ".join(
         f"{name} ->> '$'" if cast == "JSON" else name for name, cast in zip(names, found.casts, strict=True)
     )
     query = f"SELECT {values} FROM {jsonl_relation(found.path)} AS t({', '.join(names)})"
-    return _write_query(query, found, target, scratch, memory_limit_mb, on_progress)
-
-
-def _write_query(
-    query: str, found: Inspection, target: Path, scratch: Path, memory_limit_mb: int, on_progress: Progress
-) -> int:
-    import duckdb
-    import pyarrow as pa
-
-    names = [column.name for column in found.columns]
     with open_engine(scratch=scratch, memory_limit_mb=memory_limit_mb) as engine:
-        forget_rejects(engine)
         try:
-            with engine.sql(query).to_arrow_reader(_rows_a_batch(len(names))) as reader:
-                schema = pa.schema(
-                    [pa.field(name, _settled(dtype)) for name, dtype in zip(names, reader.schema.types, strict=True)]
-                )
-                batches = (pa.RecordBatch.from_arrays(batch.columns, names=names) for batch in reader)
-                return _write(_with_schema(batches, schema), target, found, on_progress)
+            return _write_rows(engine, query, [column.name for column in found.columns], target, on_progress)
         except duckdb.Error as error:
             if isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
                 raise
             raise InvalidData("The file cannot be converted.", detail=first_line(error)) from error
+
+
+def _write_rows(
+    engine: duckdb.DuckDBPyConnection, query: str, names: Sequence[str], target: Path, on_progress: Progress
+) -> int:
+    import pyarrow as pa
+
+    with engine.sql(query).to_arrow_reader(_rows_a_batch(len(names))) as reader:
+        schema = pa.schema(
+            [pa.field(name, _settled(dtype)) for name, dtype in zip(names, reader.schema.types, strict=True)]
+        )
+        batches = (pa.RecordBatch.from_arrays(batch.columns, names=list(names)) for batch in reader)
+        return _write(_with_schema(batches, schema), target, None, on_progress)
 
 
 def _settled(dtype: pa.DataType) -> pa.DataType:
@@ -153,7 +208,7 @@ def _parquet_batches(found: Inspection) -> Generator[pa.RecordBatch, None, None]
             yield batch
 
 
-def _write(batches: Iterator[pa.RecordBatch], target: Path, found: Inspection, on_progress: Progress) -> int:
+def _write(batches: Iterator[pa.RecordBatch], target: Path, due: int | None, on_progress: Progress) -> int:
     """Write the batches after the first, which only carries the schema, in row groups of bounded size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -170,7 +225,7 @@ def _write(batches: Iterator[pa.RecordBatch], target: Path, found: Inspection, o
     for i, field in enumerate(schema):
         if pa.types.is_float16(field.type):
             schema = schema.set(i, field.with_type(pa.float32()))
-    group_rows = max(1024, min(ROWS_A_GROUP, CELLS_A_GROUP // len(schema)))
+    group_rows = _rows_a_group(len(schema))
     written = 0
     waiting: list[pa.RecordBatch] = []
     waiting_rows = waiting_bytes = 0
@@ -183,7 +238,7 @@ def _write(batches: Iterator[pa.RecordBatch], target: Path, found: Inspection, o
                 table = pa.Table.from_batches(waiting).unify_dictionaries()
                 writer.write_table(table, row_group_size=group_rows)
                 written += waiting_rows
-                on_progress("convert", min(1.0, written / max(1, found.row_count)))
+                on_progress("convert", None if due is None else min(1.0, written / max(1, due)))
             waiting.clear()
             waiting_rows = waiting_bytes = 0
 
@@ -198,6 +253,11 @@ def _write(batches: Iterator[pa.RecordBatch], target: Path, found: Inspection, o
                 if waiting_rows >= group_rows or waiting_bytes >= BYTES_A_GROUP:
                     flush()
         flush()
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
+    on_progress("convert", 1.0)
+    _flush(target)
     return written
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

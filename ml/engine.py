@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
 
 SHARE_OF_MEMORY = 0.6
 """The part of the memory budget DuckDB may use; Arrow buffers and the interpreter need the rest."""
+TELL_SECONDS = 0.25
 
 
 def open_engine(*, scratch: Path, memory_limit_mb: int) -> duckdb.DuckDBPyConnection:
@@ -27,12 +29,51 @@ def open_engine(*, scratch: Path, memory_limit_mb: int) -> duckdb.DuckDBPyConnec
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
     return connection
+
+
+def rows_of(engine: duckdb.DuckDBPyConnection, query: str, heard: Callable[[float], None]) -> list[tuple[Any, ...]]:
+    """All rows that a long statement answers; `heard` is told four times a second how much of it is done."""
+    rows: list[tuple[Any, ...]] = []
+    failed: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            rows.extend(engine.execute(query).fetchall())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=execute, name="duckdb")
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(TELL_SECONDS)
+            done = engine.query_progress() if thread.is_alive() else 100.0
+            if done >= 0:
+                heard(min(1.0, done / 100))
+    except BaseException:
+        engine.interrupt()
+        thread.join()
+        raise
+    if failed:
+        raise failed[0]
+    return rows
+
+
+def first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def text(value: str) -> str:
     """`value` as an SQL string."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def texts(values: Sequence[str]) -> str:

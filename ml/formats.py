@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -10,24 +11,51 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Progress = Callable[[str, float | None], None]
+"""Hears the name of a phase, and how much of it is done, or None when that is not known."""
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that cannot be read: the physical line it begins on, the column where one is to blame, and why."""
+
+    line: int
+    column: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """The rows of a file that cannot be read: how many lines they take, and the first hundred of them."""
+
+    count: int = 0
+    first: tuple[RejectedRow, ...] = ()
+
 
 class InvalidData(Exception):
     """The file cannot become a dataset version; the message says why and what to do about it.
 
     `line` is the physical line of the file counted from 1, `column` the name of the column, `detail` what
-    the reader underneath said. `code` is the FailureCode of the contract.
+    the reader underneath said. `rejects` are the rows to blame. `code` is the FailureCode of the contract.
     """
 
     code = "INVALID_DATA"
 
     def __init__(
-        self, message: str, *, line: int | None = None, column: str | None = None, detail: str | None = None
+        self,
+        message: str,
+        *,
+        line: int | None = None,
+        column: str | None = None,
+        detail: str | None = None,
+        rejects: Rejects | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.line = line
         self.column = column
         self.detail = detail
+        self.rejects = rejects or Rejects()
 
 
 class DataFormat(StrEnum):

@@ -9,14 +9,13 @@ columns with very many values is estimated within 5 %, which `distinct_count_is_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml.engine import file_name, open_engine
-from ml.formats import ColumnInfo, ColumnType
-from ml.inspection import Progress
+from ml.engine import file_name, open_engine, rows_of
+from ml.formats import ColumnInfo, ColumnType, Progress
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,6 +29,8 @@ COUNTED_DISTINCT = 200_000
 """Estimated distinct values up to which a large column is counted exactly."""
 CELLS_AT_ONCE = 4_000_000
 COLUMNS_AT_ONCE = 25
+COUNTS_STEP, MOMENTS_STEP, COLUMNS_STEP = 0.25, 0.35, 0.4
+"""What each kind of scan takes of the time of a large batch of columns."""
 HUGE = 1e150
 """Magnitude from which squares overflow; larger columns are scaled by a power of two, which is exact."""
 
@@ -55,7 +56,7 @@ def profile(
         engine.execute("SET parquet_metadata_cache = true")
         aliases = ", ".join(f"c{i}" for i in range(len(columns)))
         relation = f"read_parquet({file_name(parquet)}) AS t({aliases})"
-        row_count = _one(engine, f"SELECT count(*) FROM {relation}")[0]
+        row_count = engine.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0]
         exact = row_count <= exact_rows
         at_once = max(1, min(COLUMNS_AT_ONCE, CELLS_AT_ONCE // max(1, row_count))) if exact else COLUMNS_AT_ONCE
         for low in range(0, len(columns), at_once):
@@ -65,8 +66,13 @@ def profile(
                 names = ", ".join(f"c{column.info.position}" for column in batch)
                 engine.execute(f"CREATE OR REPLACE TEMP TABLE batch AS SELECT {names} FROM {relation}")
                 source = "batch"
-            profiles.extend(_profile_batch(engine, source, batch, row_count, exact))
-            on_progress("profile", len(profiles) / len(columns))
+            share = len(batch) / len(columns)
+
+            def heard(done: float, before: float = len(profiles) / len(columns), share: float = share) -> None:
+                on_progress("profile", before + share * done)
+
+            profiles.extend(_profile_batch(_Asking(engine, heard), source, batch, row_count, exact))
+            heard(0.0, len(profiles) / len(columns))
     return profiles
 
 
@@ -101,14 +107,28 @@ class _Column:
         return "CAST(v AS VARCHAR)"
 
 
-def _one(engine: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    return engine.execute(query).fetchall()[0]
+@dataclass
+class _Asking:
+    """The engine, and who hears how much of the scans of a batch is done: some of it in each `step`."""
+
+    engine: duckdb.DuckDBPyConnection
+    heard: Callable[[float], None]
+    done: float = 0.0
+
+    def rows(self, query: str, step: float) -> list[tuple[Any, ...]]:
+        rows = rows_of(self.engine, query, lambda part: self.heard(self.done + step * part))
+        self.done += step
+        return rows
+
+    def row(self, query: str, step: float) -> tuple[Any, ...]:
+        return self.rows(query, step)[0]
 
 
 def _profile_batch(
-    engine: duckdb.DuckDBPyConnection, source: str, batch: list[_Column], row_count: int, exact: bool
+    engine: _Asking, source: str, batch: list[_Column], row_count: int, exact: bool
 ) -> list[dict[str, Any]]:
     counts = _counts(engine, source, batch, exact)
+    step = COLUMNS_STEP / len(batch)
     numbers = [column for column in batch if column.low is not None]
     moments = (_moments if exact else _moments_in_passing)(engine, source, numbers) if numbers else {}
     profiles = []
@@ -119,10 +139,11 @@ def _profile_batch(
         top: list[dict[str, Any]] = []
         if column.is_countable:
             if exact or found["about"] <= COUNTED_DISTINCT:
-                distinct, top = _frequencies(engine, source, column)
+                distinct, top = _frequencies(engine, source, column, step)
             else:
-                distinct, estimated = _estimated_distinct(engine, source, column, found["about"], found["count"]), True
-                top = _likely_top_values(engine, source, column)
+                distinct = _estimated_distinct(engine, source, column, found["about"], found["count"], step / 2)
+                estimated = True
+                top = _likely_top_values(engine, source, column, step / 2)
         profiles.append(
             {
                 "count": found["count"],
@@ -153,9 +174,7 @@ def _numeric(column: _Column, found: dict[str, Any], moments: dict[str, dict[str
     }
 
 
-def _counts(
-    engine: duckdb.DuckDBPyConnection, source: str, batch: list[_Column], exact: bool
-) -> dict[str, dict[str, Any]]:
+def _counts(engine: _Asking, source: str, batch: list[_Column], exact: bool) -> dict[str, dict[str, Any]]:
     """The first scan: how many values, their extremes, lengths of texts; sets `low`, `high` and `scale`."""
     measures: list[str] = []
     for column in batch:
@@ -173,7 +192,7 @@ def _counts(
         if column.info.type.is_text:
             length = f"length(CAST({column.name} AS VARCHAR))"
             measures += [f"min({length})", f"max({length})", f"avg({length})"]
-    values = iter(_one(engine, f"SELECT {', '.join(measures)} FROM {source}"))
+    values = iter(engine.row(f"SELECT {', '.join(measures)} FROM {source}", COUNTS_STEP))
     counts: dict[str, dict[str, Any]] = {}
     for column in batch:
         found: dict[str, Any] = {"count": next(values), "about": 0}
@@ -207,11 +226,13 @@ def _edges(column: _Column) -> list[float]:
     return [float(edge) for edge in np.linspace(low, high, BINS + 1)]
 
 
-def _moments(engine: duckdb.DuckDBPyConnection, source: str, batch: list[_Column]) -> dict[str, dict[str, Any]]:
+def _moments(engine: _Asking, source: str, batch: list[_Column]) -> dict[str, dict[str, Any]]:
     """Mean, deviation, quantiles and histogram of the finite values, computed on the whole column in memory."""
     import numpy as np
 
-    table = engine.sql(f"SELECT {', '.join(f'{c.number} AS {c.name}' for c in batch)} FROM {source}").to_arrow_table()
+    table = engine.engine.sql(
+        f"SELECT {', '.join(f'{c.number} AS {c.name}' for c in batch)} FROM {source}"
+    ).to_arrow_table()
     result = {}
     for c in batch:
         values = table.column(c.name).to_numpy()
@@ -232,9 +253,7 @@ def _moments(engine: duckdb.DuckDBPyConnection, source: str, batch: list[_Column
     return result
 
 
-def _moments_in_passing(
-    engine: duckdb.DuckDBPyConnection, source: str, batch: list[_Column]
-) -> dict[str, dict[str, Any]]:
+def _moments_in_passing(engine: _Asking, source: str, batch: list[_Column]) -> dict[str, dict[str, Any]]:
     """The figures of `_moments` in one scan of data that does not fit in memory, with estimated quantiles."""
     asked = ", ".join(str(q) for q in QUANTILES)
     scaled = ", ".join(
@@ -261,10 +280,10 @@ def _moments_in_passing(
             f"histogram(b{name})",
         ]
     row = iter(
-        _one(
-            engine,
+        engine.row(
             f"SELECT {', '.join(measures)} FROM (SELECT {', '.join(bins)} FROM (SELECT {', '.join(guesses)} "
             f"FROM (SELECT {scaled} FROM {source})))",
+            MOMENTS_STEP,
         )
     )
     result = {}
@@ -289,24 +308,26 @@ def _unscaled(value: float | None, column: _Column) -> float | None:
     return original if math.isfinite(original) else None
 
 
-def _frequencies(engine: duckdb.DuckDBPyConnection, source: str, column: _Column) -> tuple[int, list[dict[str, Any]]]:
+def _frequencies(engine: _Asking, source: str, column: _Column, step: float) -> tuple[int, list[dict[str, Any]]]:
     """The exact number of distinct values and the most frequent ones; equal counts in order of value."""
-    rows = engine.execute(
+    rows = engine.rows(
         f"WITH g AS MATERIALIZED (SELECT {column.name} AS v, count(*) AS n FROM {source} "
         f"WHERE {column.name} IS NOT NULL GROUP BY 1) "
-        f"SELECT {column.shown}, n, (SELECT count(*) FROM g) FROM g ORDER BY n DESC, v LIMIT {TOP_VALUES}"
-    ).fetchall()
+        f"SELECT {column.shown}, n, (SELECT count(*) FROM g) FROM g ORDER BY n DESC, v LIMIT {TOP_VALUES}",
+        step,
+    )
     return (rows[0][2] if rows else 0), [_top_value(value, count) for value, count, _ in rows]
 
 
-def _likely_top_values(engine: duckdb.DuckDBPyConnection, source: str, column: _Column) -> list[dict[str, Any]]:
+def _likely_top_values(engine: _Asking, source: str, column: _Column, step: float) -> list[dict[str, Any]]:
     """Exact counts of the values that a Space-Saving sketch holds for the most frequent."""
-    rows = engine.execute(
+    rows = engine.rows(
         f"WITH k AS (SELECT unnest(approx_top_k({column.name}, {TOP_VALUES})) AS v FROM {source}), "
         f"g AS (SELECT {column.name} AS v, count(*) AS n FROM {source} "
         f"WHERE {column.name} IN (SELECT v FROM k) GROUP BY 1) "
-        f"SELECT {column.shown}, n FROM g ORDER BY n DESC, v"
-    ).fetchall()
+        f"SELECT {column.shown}, n FROM g ORDER BY n DESC, v",
+        step,
+    )
     return [_top_value(value, count) for value, count in rows]
 
 
@@ -315,7 +336,7 @@ def _top_value(value: str, count: int) -> dict[str, Any]:
     return {"value": shown.replace("\0", "\ufffd"), "count": count}
 
 
-def _estimated_distinct(engine: duckdb.DuckDBPyConnection, source: str, column: _Column, about: int, count: int) -> int:
+def _estimated_distinct(engine: _Asking, source: str, column: _Column, about: int, count: int, step: float) -> int:
     """Distinct values with a hash in one of `every` residue classes, times `every`.
 
     DuckDB's own sketch is off by several percent; here about 50,000 or more values are counted, so that the
@@ -323,5 +344,6 @@ def _estimated_distinct(engine: duckdb.DuckDBPyConnection, source: str, column: 
     """
     every = max(1, about // 100_000)
     name = column.name
-    found = _one(engine, f"SELECT count(DISTINCT {name}) FROM {source} WHERE hash({name}) % {every} = 0")[0]
+    query = f"SELECT count(DISTINCT {name}) FROM {source} WHERE hash({name}) % {every} = 0"
+    found: int = engine.row(query, step)[0]
     return int(min(count, found * every))

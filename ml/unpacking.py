@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from ml.formats import InvalidData
+from ml.formats import InvalidData, Progress
 
 GZIP, ZSTD = "gzip", "zstd"
 SIGNATURES = {b"\x1f\x8b": GZIP, b"\x28\xb5\x2f\xfd": ZSTD}
@@ -17,21 +14,12 @@ MOST_TIMES = 100
 ALWAYS_ALLOWED = 256 << 20
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """`sha256` and `size_bytes` are of the packed bytes."""
-
-    path: Path
-    sha256: str
-    size_bytes: int
-
-
 def compression(head: bytes) -> str | None:
     """How a file that starts with `head` is compressed, or None when it is not."""
     return next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
 
 
-def unpack(path: Path, how: str, scratch: Path, on_progress: Callable[[str, float | None], None]) -> Unpacked:
+def unpack(path: Path, how: str, scratch: Path, on_progress: Progress) -> Path:
     """Unpack a file into `scratch` in bounded memory.
 
     Raises `InvalidData` when it is damaged or cut off, or grows to more than 100 times its size (and 256 MiB): then
@@ -67,6 +55,4 @@ def unpack(path: Path, how: str, scratch: Path, on_progress: Callable[[str, floa
     except InvalidData:
         target.unlink(missing_ok=True)
         raise
-    with path.open("rb") as packed_bytes:
-        digest = hashlib.file_digest(packed_bytes, "sha256").hexdigest()
-    return Unpacked(target, digest, size)
+    return target

@@ -1,7 +1,7 @@
 """Datasets: list, find, make, upload, watch, look inside."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import strawberry
@@ -199,6 +199,15 @@ async def completed_parts(root: UploadSession, info: Info) -> list[Json]:
     return [{"part_number": part.number, "etag": part.etag, "size_bytes": part.size_bytes} for part in held]
 
 
+def progress(root: DatasetVersion) -> Json:
+    finish = root.progress.get("estimated_finish_at")
+    return root.progress | {"estimated_finish_at": finish and datetime.fromisoformat(finish)}
+
+
+def csv_found(root: DatasetVersion) -> Json | None:
+    return root.csv_found
+
+
 # Changes
 
 
@@ -215,6 +224,7 @@ async def create_dataset(info: Info, input: CreateDatasetInput) -> Dataset:
             name=input.name,
             description=input.description,
             tags=tags_of(input.tags),
+            tolerated_rejects=input.tolerated_rejects,
         )
         await remember(session, caller, "createDataset", input.idempotency_key, input, made.id)
         return made
@@ -229,6 +239,7 @@ async def update_dataset(info: Info, input: UpdateDatasetInput) -> Dataset:
             expected_revision=input.expected_revision,
             name=input.name,
             description=input.description,
+            tolerated_rejects=input.tolerated_rejects,
         )
 
 

@@ -116,13 +116,29 @@ class TablePreview:
     is_type_of = shows(Preview)
 
 
+@strawberry.type(description="How a CSV file is written.")
+class CsvOptions:
+    delimiter: str
+    quote: str
+    has_header: bool
+    encoding: str
+    null_values: list[str]
+
+
+@strawberry.type(description="A row of a file that cannot be read.")
+class RejectedRow:
+    line: BigInt = strawberry.field(description="The line of the file that it begins on, from 1.")
+    column: str | None
+    reason: str
+
+
 @strawberry.type(description="Immutable. A change of the data is a new version.")
 class DatasetVersion(Node):
     id: strawberry.ID = identity(Kind.DATASET_VERSION)
     dataset: Annotated["Dataset", strawberry.lazy("schema.datasets")] = relation(loaders.dataset, by="dataset_id")
     number: int
     status: DatasetVersionStatus
-    progress: Progress
+    progress: Progress = computed(resolve.progress)
     failure: Failure | None
     format: DatasetFormat
     digest: SHA256 | None = strawberry.field(
@@ -131,6 +147,13 @@ class DatasetVersion(Node):
     size_bytes: BigInt | None
     row_count: BigInt | None
     column_count: int | None
+    csv: CsvOptions | None = computed(
+        resolve.csv_found, description="How the CSV file was read: as it was said, or as it was found out."
+    )
+    rejected_rows: BigInt | None = strawberry.field(
+        description="How many rows of the file cannot be read; a READY version is without them."
+    )
+    rejects: list[RejectedRow] | None = strawberry.field(description="The first hundred of the rejected rows.")
     columns: Connection[Column] = relation(loaders.columns_of_version, by="id", args=resolve.column_args)
     preview: TablePreview | None = computed(
         resolve.preview, guard=PREVIEW, cost=20, description="First or sampled rows, in column order."
@@ -213,6 +236,9 @@ class Dataset(ProjectResource):
     )
     aliases: list[DatasetAlias] = relation(loaders.aliases_of_dataset, by="id")
     uploads: Connection[UploadSession] = relation(loaders.uploads_of_dataset, by="id", args=first_args)
+    tolerated_rejects: float = strawberry.field(
+        description="The share of a file's rows, 0 to 1, that may be left out because they cannot be read."
+    )
     is_type_of = shows(rows.Dataset)
 
 

@@ -18,9 +18,14 @@ def upload_key(dataset_id: UUID, version_id: UUID) -> str:
     return f"uploads/{dataset_id.hex}/{version_id.hex}"
 
 
-def data_key(dataset_id: UUID, version_id: UUID) -> str:
-    """The same data as Parquet, which training reads."""
-    return f"datasets/{dataset_id.hex}/{version_id.hex}.parquet"
+def data_key(dataset_id: UUID, version_id: UUID, lease: UUID) -> str:
+    """The same data as Parquet, which training reads; each worker that tries to make it writes its own."""
+    return f"{data_prefix(dataset_id, version_id)}/{lease.hex}.parquet"
+
+
+def data_prefix(dataset_id: UUID, version_id: UUID) -> str:
+    """Lists what workers wrote for one dataset version."""
+    return f"datasets/{dataset_id.hex}/{version_id.hex}"
 
 
 def artifact_key(run_id: UUID, attempt: int, path: str) -> str:

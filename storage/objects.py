@@ -377,19 +377,28 @@ class ObjectStore:
         descriptor, name = await asyncio.to_thread(
             tempfile.mkstemp, dir=path.parent, prefix=f".{path.name}.", suffix=".part"
         )
-        digest = hashlib.sha256()
         try:
             with os.fdopen(descriptor, "wb") as file:
-                async with self._asking(key, seconds=None):
-                    answer = await self._client.get_object(Bucket=self._bucket, Key=key)
-                    body = answer["Body"]
-                    async with body:
-                        async for chunk in body.iter_chunks(MIB):
-                            await asyncio.to_thread(_append, file, digest, chunk)
+                digest = await self._fetch(key, file)
             await asyncio.to_thread(os.replace, name, path)
         except BaseException:
             os.unlink(name)
             raise
+        return digest
+
+    async def download_growing(self, key: str, path: Path) -> str:
+        """As `download_file`, into a file that others read while it grows."""
+        with await asyncio.to_thread(path.open, "wb", 0) as file:
+            return await self._fetch(key, file)
+
+    async def _fetch(self, key: str, file: BinaryIO) -> str:
+        digest = hashlib.sha256()
+        async with self._asking(key, seconds=None):
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+            body = answer["Body"]
+            async with body:
+                async for chunk in body.iter_chunks(MIB):
+                    await asyncio.to_thread(_append, file, digest, chunk)
         return digest.hexdigest()
 
     async def delete(self, keys: Iterable[str]) -> None:

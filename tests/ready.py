@@ -32,7 +32,7 @@ async def ready_version(
     db: Database, store: ObjectStore, project: Project, folder: Path, table: pa.Table, *, status: str = "READY"
 ) -> UUID:
     dataset_id, version_id = new_id(), new_id()
-    path, key = folder / f"{version_id.hex}.parquet", data_key(dataset_id, version_id)
+    path, key = folder / f"{version_id.hex}.parquet", data_key(dataset_id, version_id, new_id())
     await asyncio.to_thread(pq.write_table, table, path)
     content = await asyncio.to_thread(path.read_bytes)
     await store.upload_file(path, key, "application/vnd.apache.parquet")

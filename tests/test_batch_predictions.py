@@ -555,7 +555,7 @@ async def test_what_was_stored_on_the_way_is_swept(register, ask, at_work, store
         return [found.key async for found in store.list(prefix)]
 
     assert await stored(f"operations/{key(id).hex}") == []
-    assert await stored(f"datasets/{key(output).hex}") == [data_key(key(output), key(id))]
+    assert await stored(f"datasets/{key(output).hex}") == [data_key(key(output), key(id), key(id))]
     assert await rows_of(db, unowned_objects) == 0
 
 

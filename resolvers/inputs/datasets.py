@@ -63,6 +63,7 @@ class CreateDatasetInput:
     name: str = limited(min_length=1, max_length=200)
     description: str | None = UNSET
     tags: list[TagInput] | None = UNSET
+    tolerated_rejects: float = limited(default=0.0, min=0, max=1)
     idempotency_key: str | None = UNSET
 
 
@@ -72,6 +73,7 @@ class UpdateDatasetInput:
     expected_revision: int | None = UNSET
     name: str | None = UNSET
     description: str | None = UNSET
+    tolerated_rejects: float | None = limited(default=UNSET, min=0, max=1)
 
 
 @strawberry.input

@@ -1,7 +1,6 @@
 """Compressed files are read as what is in them; damaged ones and decompression bombs are refused."""
 
 import gzip
-import hashlib
 from pathlib import Path
 
 import polars as pl
@@ -44,7 +43,6 @@ def test_what_is_in_a_compressed_file_is_read(tmp_path: Path, pack: object, form
     found = run(tmp_path, packed, format=format)
 
     assert found.row_count == ROWS
-    assert (found.sha256, found.size_bytes) == (hashlib.sha256(packed).hexdigest(), len(packed))
     assert pl.read_parquet(tmp_path / "data.parquet")["x"].to_list() == list(range(ROWS))
 
 

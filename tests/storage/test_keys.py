@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from storage.keys import artifact_key, attempt_prefix, data_key, model_key, model_prefix, upload_key
+from storage.keys import artifact_key, attempt_prefix, data_key, data_prefix, model_key, model_prefix, upload_key
 
 ONE, TWO = UUID(int=1), UUID(int=2)
 PATHS = some.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}(/[a-z0-9][a-z0-9._-]{0,20}){0,3}", fullmatch=True)
@@ -16,7 +16,7 @@ IDS = some.tuples(some.uuids(), some.uuids())
 def test_each_kind_has_its_place():
     one, two = f"{1:032x}", f"{2:032x}"
     assert upload_key(ONE, TWO) == f"uploads/{one}/{two}"
-    assert data_key(ONE, TWO) == f"datasets/{one}/{two}.parquet"
+    assert data_key(ONE, TWO, ONE) == f"datasets/{one}/{two}/{one}.parquet"
     assert artifact_key(ONE, 3, "checkpoints/000020.txt") == f"runs/{one}/0003/checkpoints/000020.txt"
     assert model_key(ONE, TWO, "model.txt") == f"models/{one}/{two}/model.txt"
 
@@ -51,7 +51,7 @@ def test_no_text_gets_a_key_out_of_its_attempt(path):
 
 @given(some.lists(IDS, min_size=2, max_size=2, unique=True), PATHS)
 def test_different_things_have_different_keys_and_no_common_prefix(ids, path):
-    for name in (upload_key, data_key, model_prefix):
+    for name in (upload_key, data_prefix, model_prefix):
         first, second = (name(*pair) for pair in ids)
         assert not first.startswith(second)
     first, second = (model_key(*pair, path) for pair in ids)

@@ -227,6 +227,13 @@ async def change(session: Session, id: UUID, /, **values: Any) -> Held:
     return changed
 
 
+async def check_of(session: Session, version_id: UUID) -> UUID | None:
+    """The check of an uploaded model, by the version that it is to become."""
+    mine = (operations.c.model_version_id == version_id, operations.c.kind == literal(OperationKind.MODEL_CHECK.value))
+    found: UUID | None = await session.scalar(select(operations.c.id).where(*mine))
+    return found
+
+
 async def unfinished_like(
     session: Session, *, kind: OperationKind, model_version_id: UUID, dataset_version_id: UUID, spec: Json
 ) -> UUID | None:

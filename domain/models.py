@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from auth.principals import Principal
+from auth.permissions import Permission
+from auth.principals import Place, Principal
+from db import datasets, operations, projects, runs, uploads
 from db import models as queries
-from db import projects, runs
 from db.database import Session
 from db.ids import Kind, global_id, key_of
 from db.rows import AliasChange, Json, Model, ModelVersion, Tags, TrainingRun
-from db.vocabulary import EventType, ModelVersionStatus, TrainingRunStatus
+from db.vocabulary import EventType, ModelVersionStatus, OperationKind, TrainingRunStatus, UploadStatus
 from domain.changes import as_told, at_revision, differing, named
 from domain.idempotency import made_before, recall, remember
-from domain.refusals import AlreadyExists, InUse, Invalid, InvalidState, Refused, StaleRevision, not_found
+from domain.refusals import AlreadyExists, ErrorCode, InUse, Invalid, InvalidState, Refused, StaleRevision, not_found
 from domain.texts import checked_tags, checked_text
 from events.log import publish, user_actor
 from ml.messages import TrainResult
@@ -20,6 +21,7 @@ from ml.messages import TrainResult
 MODEL = "model.txt"
 MANIFEST = "manifest.json"
 _SOURCE = ("input", "from")
+LARGEST_UPLOAD = 512 * 2**20
 _WITH_MODEL = (TrainingRunStatus.SUCCEEDED, TrainingRunStatus.CANCELED)
 
 
@@ -89,7 +91,9 @@ async def create_version(
     tags: Tags,
     idempotency_key: str | None,
 ) -> ModelVersion:
-    """Make the next version of a model from what a run trained, or from another version of the same task.
+    """Make the next version of a model from what a run trained, from another version of the same task, or of an upload.
+
+    A version of an upload is PENDING until a worker has looked at the file.
 
     Raises `Refused` when the source cannot become a version of this model.
     """
@@ -105,14 +109,7 @@ async def create_version(
     elif copy_of_version_id is not None:
         version = await _copy(session, actor, model, copy_of_version_id, description=description, tags=tags)
     else:
-        raise Refused(
-            Invalid(
-                message="Uploaded files cannot become a model version yet: name the run that trained the model, or "
-                "another version.",
-                path=(*_SOURCE, "uploadId"),
-                allowed=["runId", "copyOfVersionId"],
-            )
-        )
+        version = await _from_upload(session, actor, model, upload_id or "", description=description, tags=tags)
     await remember(session, actor, "createModelVersion", idempotency_key, told, version.id)
     return version
 
@@ -380,6 +377,62 @@ async def _copy(
         session, model.id, source.id, description=description, tags=tags, created_by=actor.user_id
     )
     await queries.copy_evaluations(session, source.id, version)
+    await _published(session, model, version, user_actor(actor.user_id))
+    return version
+
+
+async def _from_upload(
+    session: Session, actor: Principal, model: Model, upload_id: str, *, description: str | None, tags: Tags
+) -> ModelVersion:
+    path = (*_SOURCE, "uploadId")
+    key = key_of(upload_id, Kind.UPLOAD)
+    upload = (await uploads.by_ids(session, [key])).get(key) if key is not None else None
+    dataset = (await datasets.by_ids(session, [upload.dataset_id])).get(upload.dataset_id) if upload else None
+    if upload is None or dataset is None or dataset.project_id != model.project_id:
+        raise Refused(not_found("upload in the project of the model", upload_id, *path))
+    if not actor.may(Permission.DATASET_PREVIEW, Place(dataset.project_id, dataset.id)):
+        raise Refused(Invalid(message="Reading an upload needs the permission DATASET_PREVIEW there.", path=path))
+    if upload.status != UploadStatus.COMPLETED:
+        raise Refused(
+            InvalidState(
+                message="Complete the upload first.",
+                path=path,
+                current_state=upload.status,
+                allowed_states=[UploadStatus.COMPLETED],
+            )
+        )
+    if not 0 < upload.size_bytes <= LARGEST_UPLOAD:
+        raise Refused(
+            Invalid(
+                code=ErrorCode.OUT_OF_RANGE,
+                message=f"A model has from 1 to {LARGEST_UPLOAD} bytes; this file has {upload.size_bytes}.",
+                path=path,
+                allowed={"min": 1, "max": LARGEST_UPLOAD},
+            )
+        )
+    version = await queries.insert_version(
+        session,
+        model.id,
+        status=ModelVersionStatus.PENDING,
+        description=description,
+        tags=tags,
+        signature={"inputs": [], "outputs": []},
+        params=[],
+        importance={},
+        model_key="",
+        manifest_key="",
+        manifest_sha256="",
+        created_by=actor.user_id,
+    )
+    await operations.ask(
+        session,
+        kind=OperationKind.MODEL_CHECK,
+        project_id=model.project_id,
+        model_version_id=version.id,
+        dataset_version_id=None,
+        spec={"upload_key": upload.object_key, "task": model.task, "model_id": model.id.hex},
+        created_by=actor.user_id,
+    )
     await _published(session, model, version, user_actor(actor.user_id))
     return version
 

@@ -21,6 +21,7 @@ from db.vocabulary import (
     DatasetVersionStatus,
     EventType,
     FailureCode,
+    ModelVersionStatus,
     OperationKind,
     OperationStatus,
 )
@@ -28,6 +29,7 @@ from domain.idempotency import made_before, recall, remember
 from domain.predictions import ready_target
 from domain.refusals import Invalid, InvalidState, Refused, SchemaMismatch, TypeMismatch, not_found
 from events.log import publish, system_actor, user_actor
+from ml.messages import Admitted
 from storage.keys import data_key
 
 KEPT_AT_MOST = timedelta(days=7)
@@ -266,7 +268,39 @@ async def fail(
         await end(session, now, OperationStatus.CANCELED)
         return
     failure = {"code": code, "message": message, "retryable": retryable, "detail": detail}
+    if now.kind == OperationKind.MODEL_CHECK:
+        await _checked(session, now, ModelVersionStatus.FAILED, description=f"Not usable: {message}")
     await end(session, now, OperationStatus.FAILED, failure=failure)
+
+
+async def admit(session: Session, held: Held, *, model_key: str, manifest_key: str, admitted: Admitted) -> None:
+    """The uploaded model can be served: its version is READY. Raises `LeaseLost`, and nothing is written then."""
+    now = await leased(session, held)
+    await _checked(
+        session,
+        now,
+        ModelVersionStatus.READY,
+        signature=admitted.signature,
+        importance=admitted.importance,
+        params=admitted.params,
+        model_key=model_key,
+        sha256=admitted.sha256,
+        size_bytes=admitted.size_bytes,
+        manifest_key=manifest_key,
+        manifest_sha256=admitted.manifest_sha256,
+    )
+    await unowned.forget(session, [model_key, manifest_key])
+    await end(session, now, OperationStatus.SUCCEEDED, progress={"phase": "finished", "fraction": 1})
+
+
+async def _checked(session: Session, held: Held, status: ModelVersionStatus, **values: object) -> None:
+    """A version that was PENDING is something else now."""
+    model = await model_of(session, held.model_version_id)
+    await models.lock(session, model.id)
+    version = await models.change_version(session, held.model_version_id, status=status, **values)
+    changes = {f"version {version.number} status": [ModelVersionStatus.PENDING, status]}
+    updated = EventType.MODEL_UPDATED
+    await publish(session, updated, model.id, project_id=model.project_id, actor=WORKER, changes=changes)
 
 
 async def canceled(session: Session, held: Held) -> None:

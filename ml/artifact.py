@@ -44,7 +44,7 @@ def write(
     """Evaluate the model and write its folder; the manifest lists the other files with their digests."""
     folder = Path(job.output)
     folder.mkdir(parents=True, exist_ok=True)
-    model_file = _write(folder, MODEL, model.encode())
+    model_file = write_file(folder, MODEL, model.encode())
     booster = lgb.Booster(model_str=model)
     evaluations = [
         evaluation.evaluate(booster, job.spec, prepared, part, split)
@@ -75,7 +75,7 @@ def write(
             "validation_rows": 0 if prepared.valid is None else len(prepared.valid.y),
             "test_rows": 0 if prepared.test is None else len(prepared.test.y),
         },
-        "versions": _versions(),
+        "versions": versions(),
         "labels": None if prepared.labels is None else list(prepared.labels),
         "categories": categories,
         "features": [
@@ -86,12 +86,12 @@ def write(
         "importance": evaluation.importance(booster, job.spec, prepared),
         "evaluations": evaluations,
     }
-    manifest_file = _write(folder, MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    card_file = _write(folder, CARD, card.written(manifest).encode(errors="replace"))
+    manifest_file = write_file(folder, MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    card_file = write_file(folder, CARD, card.written(manifest).encode(errors="replace"))
     return (model_file, manifest_file, card_file), manifest
 
 
-def _write(folder: Path, name: str, content: bytes) -> ArtifactFile:
+def write_file(folder: Path, name: str, content: bytes) -> ArtifactFile:
     """The whole file or none of it."""
     partial = folder / f".{name}.partial"
     with open(partial, "wb") as file:
@@ -120,7 +120,7 @@ def _signature(job: TrainJob, prepared: Prepared) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": [value]}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

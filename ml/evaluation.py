@@ -175,10 +175,10 @@ def importance(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared) -> 
     permutation = _permutation(booster, spec, part, rows, np.argsort(-gain, kind="stable")[:_PERMUTED_FEATURES], random)
     names = [f.name for f in prepared.features]
     return {
-        "GAIN": _ranked(names, gain),
-        "SPLIT": _ranked(names, booster.feature_importance("split").astype(np.float64)),
-        "SHAP": _ranked(names, shap),
-        "PERMUTATION": _ranked(names, permutation),
+        "GAIN": ranked(names, gain),
+        "SPLIT": ranked(names, booster.feature_importance("split").astype(np.float64)),
+        "SHAP": ranked(names, shap),
+        "PERMUTATION": ranked(names, permutation),
     }
 
 
@@ -207,7 +207,7 @@ def _permutation(
     return np.nan_to_num(drops)
 
 
-def _ranked(names: list[str], values: Floats) -> list[dict[str, Any]]:
+def ranked(names: list[str], values: Floats) -> list[dict[str, Any]]:
     positive = np.maximum(values, 0.0)
     total = positive.sum()
     return [

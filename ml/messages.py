@@ -148,6 +148,26 @@ class EvaluateJob:
     threads: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitJob:
+    """The file at `path` is said to be a LightGBM model for `task`; its folder takes the manifest."""
+
+    path: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A model that can be served, as a version keeps it."""
+
+    sha256: str
+    size_bytes: int
+    manifest_sha256: str
+    signature: dict[str, Any]
+    importance: dict[str, Any]
+    params: list[dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class RowsDone:
     """How many rows of how many have been seen to."""

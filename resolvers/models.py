@@ -12,13 +12,13 @@ from dataloaders import loaders
 from db import models as queries
 from db.ids import Kind, key_of
 from db.models import VersionRef
-from db.operations import operation_topic
+from db.operations import check_of, operation_topic
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import Evaluation, Model, ModelVersion
-from db.vocabulary import ImportanceKind
+from db.vocabulary import ImportanceKind, ModelVersionStatus
 from domain import evaluations, models
 from domain.refusals import Refused
-from resolvers.context import Info
+from resolvers.context import Context, Info
 from resolvers.downloads import USUAL, Download, signed
 from resolvers.inputs.limits import argument
 from resolvers.inputs.models import (
@@ -41,6 +41,8 @@ from resolvers.inputs.models import (
 )
 from resolvers.paging import ordering, tags_of
 
+CHECK_SECONDS = 10.0
+"""How long the answer to an uploaded model waits for a worker to have looked at it."""
 NEWEST_FIRST = ModelOrder(field=ModelOrderField.UPDATED_AT)
 BY_NUMBER = ModelVersionOrder(field=ModelVersionOrderField.NUMBER)
 
@@ -127,6 +129,9 @@ def metrics_of(root: Evaluation) -> list[dict[str, Any]]:
 
 
 async def download(root: ModelVersion, info: Info, expires_in: timedelta | None = USUAL) -> Download | None:
+    """A link to the model's text; None of an upload that is not known to be a model."""
+    if root.sha256 is None:
+        return None
     return signed(
         info.context,
         root.model_key,
@@ -170,7 +175,7 @@ async def delete_model(info: Info, input: DeleteModelInput) -> Model:
 
 async def create_model_version(info: Info, input: CreateModelVersionInput) -> ModelVersion:
     async with info.context.db.transaction() as session:
-        return await models.create_version(
+        version = await models.create_version(
             session,
             info.context.caller,
             model_id=input.model_id,
@@ -181,6 +186,24 @@ async def create_model_version(info: Info, input: CreateModelVersionInput) -> Mo
             tags=tags_of(input.tags),
             idempotency_key=input.idempotency_key,
         )
+    return await _looked_at(info.context, version) if version.status == ModelVersionStatus.PENDING else version
+
+
+async def _looked_at(context: Context, version: ModelVersion) -> ModelVersion:
+    """The version once a worker has looked at its file, or after a few seconds as it is then."""
+    deadline = time.monotonic() + CHECK_SECONDS
+    async with context.db.reading() as session:
+        check = await check_of(session, version.id)
+    if check is None:
+        return version
+    with context.services.wakeups.watching(operation_topic(check)) as bell:
+        while True:
+            async with context.db.reading() as session:
+                now = (await queries.versions_by_ids(session, [version.id])).get(version.id, version)
+            left = deadline - time.monotonic()
+            if now.status != ModelVersionStatus.PENDING or left <= 0:
+                return now
+            await bell.wait(min(left, context.services.wakeups.patience))
 
 
 async def update_model_version(info: Info, input: UpdateModelVersionInput) -> ModelVersion:

@@ -322,19 +322,6 @@ async def test_a_run_of_another_task_or_project_is_refused(execute, scientist, a
     assert await counted(db, model_versions) == 0
 
 
-async def test_an_upload_is_not_yet_a_source(execute, scientist, model_of, db):
-    made = await execute(
-        CREATE_VERSION,
-        principal=scientist,
-        input={"modelId": await model_of(), "from": {"uploadId": "upload_" + "0" * 32}},
-    )
-
-    assert [(e["code"], e["path"], e["allowed"]) for e in made["data"]["createModelVersion"]["errors"]] == [
-        ("INVALID", ["input", "from", "uploadId"], ["runId", "copyOfVersionId"])
-    ]
-    assert await counted(db, model_versions) == 0
-
-
 async def test_exactly_one_source_is_named(execute, scientist, model_of, run_of):
     run = await run_of()
 

@@ -1,10 +1,21 @@
-"""Looking closely at models: how good a version is on chosen data."""
+"""Looking closely at models: how good a version is on chosen data, and whether an uploaded file is a model at all."""
 
+import signal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from domain import evaluations
-from ml.messages import EvaluateJob, RowsDone
-from workers.operations import Attempt
+from db.vocabulary import FailureCode
+from domain import evaluations, operations
+from domain.models import MANIFEST, MODEL
+from ml.messages import AdmitJob, Admitted, EvaluateJob, RowsDone
+from ml.processes import ChildDied, OutOfMemory, TimedOut
+from storage.keys import model_key
+from storage.objects import ObjectMissing
+from workers.operations import Attempt, Unusable
+
+CHECK_SECONDS = 120.0
+ADMIT = "ml.admission:admit_in_child"
 
 
 async def evaluate(attempt: Attempt) -> None:
@@ -27,3 +38,39 @@ async def evaluate(attempt: Attempt) -> None:
 
     found = await attempt.crashing(lambda: attempt.call("ml.comparison:evaluate_in_child", job, hear=heard))
     await attempt.write(evaluations.finish, found=found)
+
+
+async def check_model(attempt: Attempt) -> None:
+    """Look at an uploaded file, in a child that may die of it; a sound model is copied to a place of its own."""
+    spec = attempt.held.spec
+    path = attempt.folder / MODEL
+    try:
+        await attempt.worker.store.download_file(spec["upload_key"], path)
+    except ObjectMissing:
+        raise Unusable(FailureCode.INVALID_DATA, "The uploaded file is not there any more. Upload it again.") from None
+    admitted = await attempt.crashing(lambda: _admitted(attempt, path))
+    keys = {}
+    for name, content_type in ((MODEL, "text/plain"), (MANIFEST, "application/json")):
+        keys[name] = model_key(UUID(spec["model_id"]), attempt.held.model_version_id, name)
+        await attempt.store(attempt.folder / name, keys[name], content_type)
+    await attempt.write(operations.admit, model_key=keys[MODEL], manifest_key=keys[MANIFEST], admitted=admitted)
+
+
+async def _admitted(attempt: Attempt, path: Path) -> Admitted:
+    job = AdmitJob(path=str(path), task=attempt.held.spec["task"])
+    try:
+        admitted: Admitted = await attempt.call(ADMIT, job, seconds=CHECK_SECONDS)
+    except ChildDied as error:
+        if error.signal == signal.SIGKILL:
+            raise
+        message = "LightGBM crashed when it read the file: it is damaged. Save the model again, and upload that."
+        raise Unusable(FailureCode.INVALID_DATA, message, detail=f"{error}\n{error.output}") from error
+    except TimedOut as error:
+        message = "LightGBM did not get to the end of the file: it is damaged, or too large."
+        raise Unusable(FailureCode.INVALID_DATA, message, detail=error.output) from error
+    except OutOfMemory as error:
+        message = (
+            f"The model needs more than {attempt.worker.run_memory_limit_mb} MB of memory: it is damaged, or too large."
+        )
+        raise Unusable(FailureCode.OUT_OF_MEMORY, message, detail=error.output) from error
+    return admitted

@@ -22,7 +22,7 @@ from ml.processes import Template
 from storage.objects import ObjectStore, StoreSettings
 from workers.batches import predict_batch
 from workers.datasets import process_version
-from workers.examining import evaluate
+from workers.examining import check_model, evaluate
 from workers.operations import operate
 from workers.presence import present, worker_name
 from workers.sweeping import forget, sweep
@@ -33,6 +33,7 @@ Do = Callable[[Worker, UUID], Awaitable[None]]
 OPERATIONS = {
     OperationKind.BATCH_PREDICTION.value: predict_batch,
     OperationKind.EVALUATION.value: evaluate,
+    OperationKind.MODEL_CHECK.value: check_model,
 }
 JOBS: dict[Job, Do] = {
     Job.PROCESS_VERSION: process_version,

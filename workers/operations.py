@@ -113,13 +113,16 @@ class Attempt:
         await link_data(self.worker, self.held.dataset_version_id, path)
         return path
 
-    async def call(self, target: str, *args: Any, hear: Callable[[Any], None] = lambda _: None) -> Any:
+    async def call(
+        self, target: str, *args: Any, hear: Callable[[Any], None] = lambda _: None, seconds: float | None = None
+    ) -> Any:
         """Run a function of `ml` in a child of its own, within the limits of a worker. Killed with this attempt."""
         run: ChildRun = await self.worker.children.run(
             target,
             *args,
             controlled=True,
             memory_limit_mb=self.worker.run_memory_limit_mb,
+            wall_timeout=seconds,
             nice=5,
             on_message=hear,
         )

@@ -15,7 +15,6 @@ from db import (
     datasets,
     events,
     grants,
-    metrics,
     models,
     operations,
     places,
@@ -30,6 +29,8 @@ from db import (
 )
 from db.database import Session as DatabaseSession
 from db.ids import Identity, Kind, identify
+from db.metrics import histories
+from db.metrics import series as series_queries
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import ApiToken, Event, Grant, KnownProject, Project, Session, SystemActor, Team, User
 from events.log import shown_to
@@ -86,11 +87,11 @@ attempts_of_run = many(runs.attempts_by_run, reads=Permission.RUN_READ)
 logs_of_run = paged(run_logs.log_pages, reads=Permission.RUN_READ)
 artifact = one(runs.artifacts_by_ids, reads=Permission.RUN_READ)
 artifacts_of_run = paged(runs.artifact_pages, reads=Permission.RUN_READ)
-metric_series = one(metrics.by_ids, reads=Permission.METRIC_READ)
-summaries_of_run = many(metrics.of_runs, reads=Permission.METRIC_READ)
-metric_names_of_run = many(metrics.names_of_runs, reads=Permission.METRIC_READ)
-metrics_of_run = many(metrics.histories_of_runs, reads=Permission.METRIC_READ)
-series_data = many(metrics.histories, reads=Permission.METRIC_READ)
+metric_series = one(series_queries.by_ids, reads=Permission.METRIC_READ)
+summaries_of_run = many(series_queries.of_runs, reads=Permission.METRIC_READ)
+metric_names_of_run = many(series_queries.names_of_runs, reads=Permission.METRIC_READ)
+metrics_of_run = many(histories.of_runs, reads=Permission.METRIC_READ)
+series_data = many(histories.of_series, reads=Permission.METRIC_READ)
 
 
 async def _actors(context: Reads, keys: Sequence[str], _: object) -> Mapping[str, User | SystemActor]:

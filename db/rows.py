@@ -459,6 +459,7 @@ class MetricSeries(NamedTuple):
     best_value: float | None
     best_step: int | None
     best_at: int | None
+    packed_count: int
 
     @property
     def sized(self) -> Sized:

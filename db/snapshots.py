@@ -6,6 +6,8 @@ long other transactions stay open.
 
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Text, and_, cast, func, literal, not_
 from sqlalchemy.types import UserDefinedType
 
@@ -38,6 +40,13 @@ class Snapshot(NamedTuple):
     def before(cls, transaction: int) -> Self:
         """The moment when every transaction before this one was over, and nothing else had begun."""
         return cls(transaction, transaction)
+
+    def saw(self, transactions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some transactions were over."""
+        over: NDArray[np.bool_] = transactions < self.xmax
+        if self.running:
+            over &= ~np.isin(transactions, self.running)
+        return over
 
     @property
     def text(self) -> str:

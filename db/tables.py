@@ -626,6 +626,7 @@ metric_series = Table(
     Column("best_value", Double, Computed("CASE WHEN rises THEN max_value ELSE min_value END", persisted=True)),
     Column("best_step", BigInteger, Computed("CASE WHEN rises THEN max_step ELSE min_step END", persisted=True)),
     Column("best_at", BigInteger, Computed("CASE WHEN rises THEN max_at ELSE min_at END", persisted=True)),
+    Column("packed_count", BigInteger, nullable=False, server_default=text("0")),
     _at("created_at"),
     UniqueConstraint("project_id", "run_id", "scope", "name", "labels", postgresql_nulls_not_distinct=True),
     Index("metric_series_run_id_name_idx", "run_id", "name"),
@@ -641,6 +642,33 @@ metric_points = Table(
     _changed(),
     UniqueConstraint("series_id", "step", "at", postgresql_nulls_not_distinct=True),
     Index("metric_points_series_id_changed_idx", "series_id", "changed"),
+)
+
+metric_chunks = Table(
+    "metric_chunks",
+    metadata,
+    _id(),
+    _of("metric_series", "series_id"),
+    Column("points", Integer, nullable=False),
+    Column("finite_points", Integer, nullable=False),
+    Column("sum_value", Double),
+    Column("first_step", BigInteger),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_step", BigInteger),
+    Column("last_at", BigInteger, nullable=False),
+    Column("from_at", BigInteger, nullable=False),
+    Column("to_at", BigInteger, nullable=False),
+    Column("first_changed", BigInteger, nullable=False),
+    Column("last_changed", BigInteger, nullable=False),
+    Column("cell", Integer, nullable=False),
+    Column("steps", LargeBinary),
+    Column("at", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("changed", LargeBinary),
+    Column("fine", LargeBinary, nullable=False),
+    Column("coarse", LargeBinary, nullable=False),
+    Index("metric_chunks_series_id_first_step_first_at_idx", "series_id", "first_step", "first_at"),
+    Index("metric_chunks_series_id_last_changed_idx", "series_id", "last_changed"),
 )
 
 metric_batches = Table(

@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auth.principals import Principal
-from db import metrics, projects, runs
+from db import projects, runs
 from db.database import Session
 from db.ids import Kind, key_of
-from db.metrics import SeriesPoints, series_key
+from db.metrics import batches
+from db.metrics import series as metric_series
+from db.metrics.series import SeriesPoints
 from db.vocabulary import MetricKind, MetricScope, NonFiniteValue
 from domain.external import signs_of_life
 from domain.metrics import write
 from domain.refusals import ErrorCode, Invalid, Refusal, Refused, not_found
 from domain.texts import checked_text, storable
 from ml.algorithm import higher_is_better as usually_higher_is_better
+from ml.downsampling import History
+from ml.packing import taken
 
 MAX_LABELS = 16
 MAX_LABEL_BYTES = 1_400
@@ -90,14 +94,14 @@ async def ingest(
     rejected: list[dict[str, Any]] = []
     batch = [_storable(one, number, known_runs, now, rejected) for number, one in enumerate(series)]
     _refuse_twice_given(batch)
-    filled = {number: points for number, points in enumerate(batch) if points.values}
+    filled = {number: points for number, points in enumerate(batch) if len(points.points.at)}
 
     if batch_id is not None:
-        before = await metrics.begin_batch(session, project, batch_id)
+        before = await batches.begin(session, project, batch_id)
         if before is not None:
             return before
     await signs_of_life(session, list(known_runs.values()))
-    kept = await metrics.keep_series(session, project, list(filled.values())) if filled else []
+    kept = await metric_series.keep(session, project, list(filled.values())) if filled else []
     for there, (number, points) in zip(kept, filled.items(), strict=True):
         if there.kind != points.kind:
             message = f"The series {points.name!r} is a {there.kind}; it cannot become a {points.kind}."
@@ -105,7 +109,7 @@ async def ingest(
     written = await write(session, kept, list(filled.values()))
     answer = {"accepted": written.accepted, "duplicates": written.duplicates, "rejected": rejected}
     if batch_id is not None:
-        await metrics.remember_batch(session, project, batch_id, answer)
+        await batches.remember(session, project, batch_id, answer)
     return answer
 
 
@@ -196,9 +200,8 @@ def _storable(
             code, message = ErrorCode.OUT_OF_RANGE, "The value is beyond the largest double, 1.8e308."
         rejected.append({"series": number, "index": index, "code": code.value, "message": message})
     kept = ~refused
-    steps = None if one.steps is None else np.array(one.steps, np.int64)[kept].tolist()
-    at: list[int] = moments[kept].tolist()
-    values: list[float] = numbers[kept].tolist()
+    steps = np.zeros(size, np.int64) if one.steps is None else np.array(one.steps, np.int64)
+    points = History(steps, np.full(size, one.steps is None), moments, numbers)
     return SeriesPoints(
         scope=one.scope,
         name=one.name,
@@ -208,9 +211,7 @@ def _storable(
         unit=one.unit,
         higher_is_better=one.higher_is_better,
         rises=usually_higher_is_better(one.name) if one.higher_is_better is None else one.higher_is_better,
-        steps=steps,
-        at=at,
-        values=values,
+        points=points if kept.all() else taken(points, kept),
     )
 
 
@@ -232,7 +233,7 @@ def _doubles(values: Sequence[float | None]) -> NDArray[np.float64]:
 def _refuse_twice_given(batch: Sequence[SeriesPoints]) -> None:
     first: dict[Any, int] = {}
     for number, one in enumerate(batch):
-        before = first.setdefault(series_key(one), number)
+        before = first.setdefault(metric_series.key_of(one), number)
         if before != number:
             message = f"This is the series of entry {before} again: put its points together."
             raise Refused(Invalid(message=message, path=("input", "series", str(number))))

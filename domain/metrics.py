@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 
-from db import metrics, projects
+from db import projects
 from db.database import Session
 from db.ids import Kind, key_of
-from db.metrics import Columns, Selector, SeriesPoints, Summary, summary_of
+from db.metrics import chunks, points, series
+from db.metrics.chunks import Extent
+from db.metrics.selection import Selector
+from db.metrics.series import SeriesPoints, Summary, summary_of
 from db.rows import MetricSeries
 from db.vocabulary import MetricScope
 from domain.refusals import ErrorCode, Invalid, Refused, not_found
 from ml.algorithm import higher_is_better as usually_higher_is_better
+from ml.downsampling import History
+from ml.packing import in_order, taken
 
 ALL_POINTS = "points"
 NOTHING = Summary(0, 0, *(None,) * 12)
@@ -49,7 +53,7 @@ async def record_points(
     `points` maps the name of a series to `(steps, at, values)`, columns of equal length; `at` is epoch milliseconds,
     `steps` is None for a series without steps. A (step, at) that is there already changes nothing. With `replace`
     the history of a series from the first given step on gives way to the new points: what a later attempt of a run
-    trains again. Statements: two a batch and one more for the points that were there.
+    trains again. Statements: three a batch, and a few more for what becomes chunks or was there.
     """
     directions, named_units = higher_is_better or {}, units or {}
     batch = [
@@ -57,9 +61,7 @@ async def record_points(
             scope=scope,
             name=name,
             run_id=run_id,
-            steps=steps,
-            at=at,
-            values=values,
+            points=history_of(steps, at, values),
             unit=named_units.get(name),
             higher_is_better=directions.get(name),
             rises=directions.get(name, usually_higher_is_better(name)),
@@ -68,8 +70,18 @@ async def record_points(
         if len(values)
     ]
     if batch:
-        kept = await metrics.keep_series(session, project_id, batch)
+        kept = await series.keep(session, project_id, batch)
         await write(session, kept, batch, replace=replace)
+
+
+def history_of(steps: Sequence[int] | None, at: Sequence[int], values: Sequence[float]) -> History:
+    size = len(values)
+    return History(
+        np.zeros(size, np.int64) if steps is None else np.array(steps, np.int64),
+        np.full(size, steps is None),
+        np.array(at, np.int64),
+        np.array(values, np.float64),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,43 +93,61 @@ class Written:
 async def write(
     session: Session, kept: Sequence[MetricSeries], batch: Sequence[SeriesPoints], *, replace: bool = False
 ) -> Written:
-    """Write the points of series that `keep_series` has locked."""
-    before = {series.id: summary_of(series) for series in kept}
+    """Write the points of series that `series.keep` has locked."""
     if replace:
-        before |= await _forget_replaced(session, kept, batch)
-    inserted = await metrics.insert_points(session, [series.id for series in kept], batch) if batch else {}
-    after: dict[UUID, Summary] = {}
-    for series, given in zip(kept, batch, strict=True):
-        if series.id in inserted:
-            new = inserted[series.id].points or Columns(given.steps or [None] * len(given.at), given.at, given.values)
-            after[series.id] = together(before[series.id], summarized(new))
-    if after:
-        await metrics.write_summaries(session, after)
-    for series in kept:
-        if series.id in inserted:
+        kept = await _without_replaced(session, kept, batch)
+    given = [one.points for one in batch]
+    inserted = await points.insert(session, list(zip(kept, given, strict=True)))
+    before = {one.id: summary_of(one) for one in kept}
+    if inserted:
+        after = {id: together(before[id], summarized(new)) for id, new in inserted.items()}
+        await series.write_summaries(session, after)
+    for one in kept:
+        if one.id in inserted:
             session.topics.add(ALL_POINTS)
-            if series.project_id is not None:
-                session.topics.add(project_topic(series.project_id))
-            if series.run_id is not None:
-                session.topics.add(run_topic(series.run_id))
-    accepted = sum(one.new for one in inserted.values())
-    return Written(accepted, sum(len(series.values) for series in batch) - accepted)
+            if one.project_id is not None:
+                session.topics.add(project_topic(one.project_id))
+            if one.run_id is not None:
+                session.topics.add(run_topic(one.run_id))
+    accepted = sum(len(new.at) for new in inserted.values())
+    return Written(accepted, sum(len(history.at) for history in given) - accepted)
 
 
-async def _forget_replaced(
+async def _without_replaced(
     session: Session, kept: Sequence[MetricSeries], batch: Sequence[SeriesPoints]
-) -> dict[UUID, Summary]:
-    """Delete what is trained again; the summaries of the series that lost points."""
+) -> list[MetricSeries]:
+    """Delete what is trained again; the series as they are then."""
     first_steps = {
-        series.id: min(given.steps)
-        for series, given in zip(kept, batch, strict=True)
-        if given.steps and series.last_step is not None and series.last_step >= min(given.steps)
+        one.id: int(given.points.steps.min())
+        for one, given in zip(kept, batch, strict=True)
+        if not given.points.stepless.any() and one.last_step is not None and one.last_step >= given.points.steps.min()
     }
     if not first_steps:
-        return {}
-    await metrics.forget_steps_from(session, first_steps)
-    left = await metrics.whole_history(session, list(first_steps))
-    return {id: summarized(left[id]) if id in left else NOTHING for id in first_steps}
+        return list(kept)
+    await points.forget_steps_from(session, first_steps)
+    left = await summaries_anew(session, list(first_steps))
+    await series.write_summaries(session, left)
+    return [one._replace(**left[one.id]._asdict()) if one.id in left else one for one in kept]
+
+
+async def summaries_anew(session: Session, ids: Sequence[UUID]) -> dict[UUID, Summary]:
+    """What the points that are there say, read from rows and rollups."""
+    summaries = dict.fromkeys(ids, NOTHING)
+    for extent in await chunks.extents(session, ids):
+        summaries[extent.series_id] = together(summaries[extent.series_id], _summary_of_chunk(extent))
+    for id, rows in (await points.rows_of(session, ids)).items():
+        summaries[id] = together(summaries[id], summarized(rows))
+    return summaries
+
+
+def _summary_of_chunk(extent: Extent) -> Summary:
+    return summarized(extent.extremes)._replace(
+        point_count=extent.points,
+        finite_count=extent.finite_points,
+        sum_value=extent.sum_value,
+        first_at=extent.from_at,
+        last_at=extent.to_at,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +176,8 @@ async def delete_series(
         raise Refused(Invalid(message=message, path=("input", "selector", "projectId")))
     keys = None if ids is None else [key_of(text, Kind.SERIES) for text in ids]
     known = None if keys is None else [key for key in keys if key is not None]
-    found = await metrics.lock_series(session, (selector or Selector())._replace(project_id=project), known)
-    there = {series.id for series in found}
+    found = await series.lock(session, (selector or Selector())._replace(project_id=project), known)
+    there = {one.id for one in found}
     missing = [
         not_found("metric series", text, "input", "ids", str(number))
         for number, (text, key) in enumerate(zip(ids or (), keys or (), strict=True))
@@ -156,30 +186,26 @@ async def delete_series(
     if missing:
         raise Refused(*missing)
     if found and not dry_run:
-        await metrics.delete_series(session, list(there))
-    return Deleted(len(found), sum(series.point_count for series in found))
+        await series.delete_all(session, list(there))
+    return Deleted(len(found), sum(one.point_count for one in found))
 
 
-def summarized(points: Columns) -> Summary:
+def summarized(history: History) -> Summary:
     """The summary of some points of one series. The extremes are those of the earliest step that has them."""
-    at: NDArray[np.int64] = np.array(points.at, np.int64)
-    values: NDArray[np.float64] = np.array(points.values, np.float64)
-    stepless = np.array([step is None for step in points.steps])
-    steps: NDArray[np.int64] = np.array([0 if step is None else step for step in points.steps], np.int64)
-    order = np.lexsort((at, steps, stepless))
-    finite = order[np.isfinite(values[order])]
+    order = in_order(history)
+    steps, stepless, at, values = history if order is None else taken(history, order)
+    finite = np.flatnonzero(np.isfinite(values))
 
     def step_of(number: int) -> int | None:
         return None if stepless[number] else int(steps[number])
 
-    last = int(order[-1])
     summary = NOTHING._replace(
         point_count=len(values),
         first_at=int(at.min()),
         last_at=int(at.max()),
-        last_step=step_of(last),
-        last_point_at=int(at[last]),
-        last_value=float(values[last]),
+        last_step=step_of(-1),
+        last_point_at=int(at[-1]),
+        last_value=float(values[-1]),
     )
     if not len(finite):
         return summary

@@ -30,7 +30,10 @@ class Method(StrEnum):
 
 class Axis(StrEnum):
     """Along what buckets are of equal width. TIME: buckets begin at multiples of their width, so that histories line
-    up; RELATIVE_TIME: they begin at the history's own first point. Without steps STEP is RELATIVE_TIME."""
+    up; RELATIVE_TIME: they begin at the history's own first point. Without steps STEP is RELATIVE_TIME.
+
+    MIN_MAX lines its buckets up along STEP, too, and makes them as wide as a number of three bits with zeros behind it,
+    so that they are made of the cells of rollups (`ml.packing`)."""
 
     STEP = "STEP"
     TIME = "TIME"
@@ -66,16 +69,15 @@ class _Buckets(NamedTuple):
 
     starts: Ints
     lengths: Ints
-    width: int | None
 
 
-def thinned(history: History, *, max_points: int, method: Method, axis: Axis) -> Thinned:
+def thinned(history: History, *, max_points: int, method: Method, axis: Axis, size: int | None = None) -> Thinned:
     """At most `max_points` (two or more) points of a history, in the order of the axis.
 
-    A history that is short enough comes back whole, with the method NONE.
+    A history that is short enough comes back whole, with the method NONE. MIN_MAX gives the same of a history of
+    `size` points in which cells of `cell_width` or less have been thinned to their extremes before, and its ends kept.
     """
-    size = len(history.at)
-    if method is Method.NONE or size <= max_points:
+    if method is Method.NONE or (size or len(history.at)) <= max_points:
         return Thinned(history, Method.NONE)
     by_step = axis is Axis.STEP and not history.stepless.any()
     along = history.steps if by_step else history.at
@@ -84,14 +86,20 @@ def thinned(history: History, *, max_points: int, method: Method, axis: Axis) ->
         history, along = _taken(history, order), along[order]
     if method is Method.LTTB:
         return Thinned(_taken(history, _largest_triangles(along, history.values, max_points)), method)
-    most = (max_points - 2) // 2 if method is Method.MIN_MAX else max_points
+    most = _min_max_buckets(max_points) if method is Method.MIN_MAX else max_points
     if not most:
-        return Thinned(_taken(history, np.array([0, size - 1])), method)
-    buckets = _buckets(along, most, timed=not by_step, aligned=axis is Axis.TIME)
-    lowest, highest = _extremes(history.values, buckets)
+        return Thinned(_taken(history, np.array([0, len(along) - 1])), method)
+    first, last = int(along[0]), int(along[-1])
+    if method is Method.MIN_MAX and _of_cells(axis, most):
+        width, origin = _width_of_cells(first, last, most), 0
+    elif axis is Axis.TIME and most > 1:
+        width, origin = -(-(last - first + 1) // (most - 1)), 0
+    else:
+        width, origin = -(-(last - first + 1) // most), first
+    buckets = _buckets(along, width, origin)
     if method is Method.MIN_MAX:
-        kept = np.unique(np.concatenate((np.array([0, size - 1]), lowest, highest)))
-        return Thinned(_taken(history, kept), method, buckets.width)
+        return Thinned(_taken(history, _ends_and_extremes(history.values, buckets)), method, None if by_step else width)
+    lowest, highest = _extremes(history.values, buckets)
     if method is Method.LAST:
         represented = _taken(history, buckets.starts + buckets.lengths - 1)
     else:
@@ -99,7 +107,7 @@ def thinned(history: History, *, max_points: int, method: Method, axis: Axis) ->
     return Thinned(
         represented,
         method,
-        buckets.width,
+        None if by_step else width,
         low=_finite_or_nan(history.values[lowest]),
         high=_finite_or_nan(history.values[highest]),
         counts=buckets.lengths,
@@ -110,17 +118,53 @@ def _taken(history: History, which: Ints) -> History:
     return History(history.steps[which], history.stepless[which], history.at[which], history.values[which])
 
 
-def _buckets(along: Ints, most: int, *, timed: bool, aligned: bool) -> _Buckets:
-    """At most `most` buckets over sorted positions."""
-    span = int(along[-1]) - int(along[0]) + 1
-    if aligned and most > 1:
-        width = -(-span // (most - 1))
-        numbers = along // width
-    else:
-        width = -(-span // most)
-        numbers = (along - along[0]) // width
-    starts = np.flatnonzero(np.concatenate((np.array([True]), np.diff(numbers) != 0)))
-    return _Buckets(starts, np.diff(np.append(starts, len(along))), width if timed else None)
+def cell_width(first: int, last: int, *, max_points: int) -> int:
+    """The widest cells, a power of two, that fit into the buckets of MIN_MAX along STEP or TIME from `first` to `last`;
+    zero when there are no such buckets."""
+    most = _min_max_buckets(max_points)
+    if not _of_cells(Axis.STEP, most):
+        return 0
+    width = _width_of_cells(first, last, most)
+    return width & -width
+
+
+def of_cells(along: Ints, values: Floats, width: int) -> Ints:
+    """The indexes of the first and the last point and of the extremes of each cell; cells begin at multiples of
+    `width`."""
+    return _ends_and_extremes(values, _buckets(along, width, 0))
+
+
+def _min_max_buckets(max_points: int) -> int:
+    return (max_points - 2) // 2
+
+
+def _of_cells(axis: Axis, most: int) -> bool:
+    return axis is not Axis.RELATIVE_TIME and most > 1
+
+
+def _width_of_cells(first: int, last: int, most: int) -> int:
+    """How wide at most `most` buckets are that begin at multiples of their width and hold everything."""
+    width = _three_bits(-(-(last - first + 1) // most))
+    while last // width - first // width + 1 > most:
+        width = _three_bits(width + 1)
+    return width
+
+
+def _three_bits(number: int) -> int:
+    """The next number from this one on that is three bits and zeros behind them."""
+    zeros = max(0, number.bit_length() - 3)
+    return -(-number >> zeros) << zeros
+
+
+def _buckets(along: Ints, width: int, origin: int) -> _Buckets:
+    """Buckets over sorted positions; the first begins at `origin`."""
+    starts = np.flatnonzero(np.concatenate((np.array([True]), np.diff((along - origin) // width) != 0)))
+    return _Buckets(starts, np.diff(np.append(starts, len(along))))
+
+
+def _ends_and_extremes(values: Floats, buckets: _Buckets) -> Ints:
+    lowest, highest = _extremes(values, buckets)
+    return np.unique(np.concatenate((np.array([0, len(values) - 1]), lowest, highest)))
 
 
 def _extremes(values: Floats, buckets: _Buckets) -> tuple[Ints, Ints]:

@@ -12,22 +12,11 @@ from strawberry import UNSET
 
 from auth.permissions import Permission
 from auth.principals import Place
-from db import metrics
 from db.ids import Kind, global_id, key_of
-from db.metrics import (
-    InvalidPattern,
-    LabelMatcher,
-    MetricPoint,
-    NewPoints,
-    Range,
-    RunMetrics,
-    Selector,
-    SeriesData,
-    Wanted,
-    milliseconds,
-    moment,
-    point,
-)
+from db.metrics import histories, stream
+from db.metrics import series as series_queries
+from db.metrics.data import MetricPoint, NewPoints, SeriesData, milliseconds, moment, point
+from db.metrics.selection import InvalidPattern, LabelMatcher, Range, RunMetrics, Selector, Wanted
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import MetricSeries
 from db.snapshots import Snapshot
@@ -161,7 +150,7 @@ async def all_series(
         return EMPTY
     try:
         async with info.context.db.reading() as session:
-            return await metrics.listed(session, selector, args)
+            return await series_queries.listed(session, selector, args)
     except InvalidPattern as error:
         raise _not_a_pattern(error) from error
 
@@ -174,7 +163,7 @@ async def metric_names(
     if selector is None or not info.context.sees(Permission.METRIC_READ):
         return []
     async with info.context.db.reading() as session:
-        return await metrics.names(session, selector, limit=MAX_NAMES)
+        return await series_queries.names(session, selector, limit=MAX_NAMES)
 
 
 async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
@@ -187,10 +176,10 @@ async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
     series: list[MetricSeries] = []
     data = {}
     async with info.context.db.reading() as session:
-        snapshot = await metrics.snapshot(session)
+        snapshot = await histories.snapshot(session)
         if selector is not None and info.context.sees(Permission.METRIC_READ):
             try:
-                series = await metrics.selected(session, selector, limit=input.limit_series + 1)
+                series = await series_queries.selected(session, selector, limit=input.limit_series + 1)
             except InvalidPattern as error:
                 raise _not_a_pattern(error) from error
         truncated = len(series) > input.limit_series
@@ -198,7 +187,7 @@ async def metric_query(info: Info, input: MetricQueryInput) -> QueryResult:
         _refuse_too_much(series, wanted)
         _refuse_rates_of_gauges(series, input.aggregation)
         if series:
-            data = await metrics.histories(session, [one.sized for one in series], wanted, as_of=snapshot)
+            data = await histories.of_series(session, [one.sized for one in series], wanted, as_of=snapshot)
     groups = [Group(one.name, one.labels, one.run_id, data[one.sized]) for one in series]
     if how is not None:
         thinning = wanted_of(input.range, input.downsample)
@@ -352,9 +341,9 @@ async def metric_points(
             try:
                 async with context.db.reading() as session:
                     if seen is None:
-                        fresh, snapshot = await metrics.newest(session, chosen)
+                        fresh, snapshot = await stream.newest(session, chosen)
                     else:
-                        fresh, snapshot = await metrics.unseen(session, chosen, seen)
+                        fresh, snapshot = await stream.unseen(session, chosen, seen)
             except InvalidPattern as error:
                 raise _not_a_pattern(error) from error
             if seen is None or fresh:
@@ -382,7 +371,7 @@ async def _past(context: Context, cursor: str) -> Snapshot:
     """The moment that a cursor names. Raises `CursorInvalid`, also for one to come, or `CursorExpired`."""
     then = cursors.decode_snapshot(context.services.epoch, cursor)
     async with context.db.reading() as session:
-        now = await metrics.snapshot(session)
+        now = await histories.snapshot(session)
     if not 0 < then.xmin <= now.xmin or then.xmax > now.xmax:
         raise cursors.CursorInvalid(cursor)
     return then

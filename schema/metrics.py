@@ -7,9 +7,9 @@ import strawberry
 
 from auth.permissions import Permission
 from dataloaders import loaders
-from db import metrics as read
 from db import rows
 from db.ids import Kind
+from db.metrics import data as read
 from db.vocabulary import AuditAction, DownsampleMethod, MetricKind, MetricScope, NonFiniteValue, UpdateKind
 from domain.refusals import ErrorCode
 from resolvers import metrics as resolve

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -37,6 +38,8 @@ StartWorker = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 configure(style="console", level="WARNING")
 Executor.plans = Plans(sightings=1)  # with HEADAI_EXECUTOR=plans every operation that can be planned is
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

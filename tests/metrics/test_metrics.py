@@ -4,151 +4,18 @@ import asyncio
 import itertools
 import math
 import struct
-from contextlib import aclosing
-from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from db import runs
 from db.ids import new_id
 from db.tables import metric_points, metric_series
 from db.vocabulary import MetricScope
 from domain.metrics import record_points
 from schema.execution import stream
-
-INGEST = """
-mutation ($input: IngestMetricsInput!) {
-  ingestMetrics(input: $input) {
-    accepted duplicates rejected { series index code message }
-    errors { __typename code message path ... on ValidationError { allowed } ... on NotFoundError { id } }
-  }
-}
-"""
-QUERY = """
-query ($input: MetricQueryInput!) {
-  metricQuery(input: $input) {
-    truncated cursor
-    groups {
-      name labels { name value } run { id name }
-      data {
-        columns { step at value min max count } totalPoints returnedPoints downsampled method resolution
-      }
-    }
-  }
-}
-"""
-SERIES = """
-query ($filter: MetricSeriesFilter, $first: Int, $after: String) {
-  metricSeries(filter: $filter, first: $first, after: $after) {
-    totalCount
-    pageInfo { hasNextPage endCursor }
-    nodes {
-      id name scope kind unit labels { name value } pointCount firstAt lastAt
-      lastPoint { step at value nonFinite } project { slug } run { name }
-    }
-  }
-}
-"""
-LIVE = """
-subscription ($selector: MetricSelectorInput!, $after: String, $rate: Float) {
-  metricPoints(selector: $selector, after: $after, maxUpdatesPerSecond: $rate) {
-    cursor kind droppedPoints
-    series { seriesId name runId labels { name value } columns { step at value min max count } }
-  }
-}
-"""
-SUMMARY = """
-query ($id: ID!, $names: [String!]) {
-  trainingRun(id: $id) {
-    metricNames
-    summary(names: $names) {
-      name unit count min max mean
-      last { step at value nonFinite } best { step at value nonFinite }
-    }
-  }
-}
-"""
-EVERYTHING = {"scope": "RUN", "names": ["*"]}
-WHOLE = {"steps": {"from": 0}}
-
-
-def gid(kind: str, key: UUID) -> str:
-    return f"{kind}_{key.hex}"
-
-
-@pytest.fixture
-def make_run(db, admin, project):
-    async def make(name="first", of=project):
-        async with db.transaction() as session:
-            made = await runs.insert_unless_taken(
-                session,
-                project_id=of.id,
-                name=name,
-                description=None,
-                tags=[],
-                created_by=admin.user_id,
-                task="REGRESSION",
-                algorithm="EXTERNAL",
-                spec={},
-                params=[],
-                progress={},
-                dataset_version_id=None,
-                validation_dataset_version_id=None,
-                parent_run_id=None,
-                register_model_id=None,
-                register_alias=None,
-            )
-        assert made is not None
-        return made
-
-    return make
-
-
-@pytest.fixture
-async def run(make_run):
-    return await make_run()
-
-
-@pytest.fixture
-def ingest(execute, admin, project):
-    async def send(*series, principal=admin, batch=None):
-        input = {"projectId": gid("project", project.id), "series": list(series)}
-        if batch is not None:
-            input["batchId"] = batch
-        response = await execute(INGEST, principal=principal, input=input)
-        assert "errors" not in response, response
-        return response["data"]["ingestMetrics"]
-
-    return send
-
-
-@pytest.fixture
-def ask(execute, admin):
-    async def query(selector=EVERYTHING, range=WHOLE, principal=admin, **more):
-        response = await execute(QUERY, principal=principal, input={"selector": selector, "range": range, **more})
-        assert "errors" not in response, response
-        return response["data"]["metricQuery"]
-
-    return query
-
-
-@pytest.fixture
-def live(context_of, admin):
-    def subscribe(selector=EVERYTHING, principal=admin, **variables):
-        return aclosing(_batches(stream(LIVE, {"selector": selector, **variables}, None, context_of(principal))))
-
-    return subscribe
-
-
-async def _batches(responses):
-    async with aclosing(responses):
-        async for response, _ in responses:
-            if "errors" in response:
-                raise AssertionError(response["errors"])
-            yield response["data"]["metricPoints"]
+from tests.metrics.documents import EVERYTHING, INGEST, LIVE, QUERY, SERIES, SUMMARY, WHOLE, curve, gid
 
 
 async def counts(db):
@@ -157,17 +24,6 @@ async def counts(db):
             await session.scalar(select(func.count()).select_from(metric_series)),
             await session.scalar(select(func.count()).select_from(metric_points)),
         )
-
-
-def curve(run, **more):
-    return {
-        "runId": gid("run", run.id),
-        "name": "valid.auc",
-        "steps": [0, 1, 2],
-        "at": [1_700_000_000_000, 1_700_000_001_000, 1_700_000_002_000],
-        "values": [0.5, 0.75, 0.625],
-        **more,
-    }
 
 
 STORED = {"accepted": 3, "duplicates": 0, "rejected": [], "errors": []}
@@ -878,6 +734,20 @@ async def test_a_subscription_begins_with_what_is_there_and_goes_on(ingest, live
         [{**series, "columns": {"step": [3], "at": [3], "value": [1.0], "min": None, "max": None, "count": None}}],
     )
     assert update["cursor"] > snapshot["cursor"]
+
+
+async def test_a_snapshot_holds_of_each_series_its_own_points(ingest, live, run, make_run):
+    other = await make_run("other")
+    await ingest(curve(run), curve(run, name="train.auc", steps=[7], at=[7], values=[7.0]))
+    await ingest(curve(other, steps=[9], at=[9], values=[9.0]))
+
+    async with live({"scope": "RUN", "names": ["*"], "runIds": [gid("run", run.id)]}) as batches:
+        snapshot = await anext(batches)
+
+    assert [(series["name"], series["columns"]["step"]) for series in snapshot["series"]] == [
+        ("train.auc", [7]),
+        ("valid.auc", [0, 1, 2]),
+    ]
 
 
 async def test_series_that_come_later_are_picked_up(ingest, live, run):

@@ -1,0 +1,33 @@
+"""Batches of points that came before, and what was answered to them."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from db.database import Session
+from db.tables import metric_batches
+
+
+async def begin(session: Session, project_id: UUID, batch_id: str) -> dict[str, Any] | None:
+    """None for a batch that is new: it is taken, and others with its ID wait until the transaction is over. The
+    answer that was given, for one that came before."""
+    taken = await session.run(
+        upsert(metric_batches)
+        .values(project_id=project_id, batch_id=batch_id, answer={})
+        .on_conflict_do_nothing(index_elements=[metric_batches.c.project_id, metric_batches.c.batch_id])
+    )
+    if taken:
+        return None
+    statement: Select[Any] = select(metric_batches.c.answer).where(_is_batch(project_id, batch_id))
+    answer: dict[str, Any] = await session.scalar(statement)
+    return answer
+
+
+async def remember(session: Session, project_id: UUID, batch_id: str, answer: dict[str, Any]) -> None:
+    await session.run(metric_batches.update().where(_is_batch(project_id, batch_id)).values(answer=answer))
+
+
+def _is_batch(project_id: UUID, batch_id: str) -> ColumnElement[bool]:
+    return and_(metric_batches.c.project_id == project_id, metric_batches.c.batch_id == batch_id)

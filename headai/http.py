@@ -25,7 +25,7 @@ class GraphQLEndpoint(HTTPEndpoint):
     """POST runs queries and mutations; GET runs queries, or shows the explorer to a browser."""
 
     async def get(self, request: Request) -> Response:
-        if "query" not in request.query_params and _accepts(request, "text/html"):
+        if "query" not in request.query_params and accepts(request, "text/html"):
             return await explorer_page(request)
         try:
             return await self._run(request, asked(request), mutations=False)
@@ -75,14 +75,15 @@ def _answer(response: Mapping[str, Any], content_type: str, status: int) -> Resp
 
 def _negotiated(request: Request) -> str:
     """Raises `BadRequest` 406 when the client takes neither of the two types."""
-    if "accept" not in request.headers or _accepts(request, _STANDARD):
+    if "accept" not in request.headers or accepts(request, _STANDARD):
         return _STANDARD if "accept" in request.headers else _PLAIN
-    if _accepts(request, _PLAIN, "application/*", "*/*"):
+    if accepts(request, _PLAIN, "application/*", "*/*"):
         return _PLAIN
     raise BadRequest(406, f"The answer comes as {_STANDARD} or {_PLAIN}: accept one of them.")
 
 
-def _accepts(request: Request, *wanted: str) -> bool:
+def accepts(request: Request, *wanted: str) -> bool:
+    """Whether the request names one of these types among those it takes."""
     offered = {part.partition(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")}
     return not offered.isdisjoint(wanted)
 

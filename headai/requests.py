@@ -26,6 +26,13 @@ class BadRequest(Exception):
         self.status = status
 
 
+class Malformed(BadRequest):
+    """It has not the form of a GraphQL request."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What a client asks to run."""
@@ -36,22 +43,27 @@ class Operation:
 
     @classmethod
     def of(cls, message: Any) -> "Operation":
-        """Raises `BadRequest` when the message is not `{query, variables?, operationName?, extensions?}`."""
+        """Raises `Malformed` when the message is not `{query, variables?, operationName?, extensions?}`.
+
+        And `BadRequest` for a query that is empty or too long to be read.
+        """
         if isinstance(message, list):
-            raise BadRequest(400, "Batches are not taken: send one operation a request.")
+            raise Malformed("Batches are not taken: send one operation a request.")
         if not isinstance(message, dict):
-            raise BadRequest(400, 'A GraphQL request is a JSON object: {"query": "..."}.')
+            raise Malformed('A GraphQL request is a JSON object: {"query": "..."}.')
         query, variables, name = message.get("query"), message.get("variables"), message.get("operationName")
-        if not isinstance(query, str) or not query.strip():
+        if not isinstance(query, str):
+            raise Malformed("`query` has to be the text of a GraphQL document.")
+        if not (variables is None or isinstance(variables, dict)):
+            raise Malformed("`variables` has to be a JSON object or null.")
+        if not (name is None or isinstance(name, str)):
+            raise Malformed("`operationName` has to be a string or null.")
+        if not (message.get("extensions") is None or isinstance(message["extensions"], dict)):
+            raise Malformed("`extensions` has to be a JSON object or null.")
+        if not query.strip():
             raise BadRequest(400, "`query` has to be the text of a GraphQL document.")
         if len(query) > MAX_DOCUMENT:
             raise BadRequest(413, f"`query` has at most {MAX_DOCUMENT} characters: send the values as variables.")
-        if not (variables is None or isinstance(variables, dict)):
-            raise BadRequest(400, "`variables` has to be a JSON object or null.")
-        if not (name is None or isinstance(name, str)):
-            raise BadRequest(400, "`operationName` has to be a string or null.")
-        if not (message.get("extensions") is None or isinstance(message["extensions"], dict)):
-            raise BadRequest(400, "`extensions` has to be a JSON object or null.")
         return cls(query, variables, name or None)
 
 

@@ -92,8 +92,10 @@ class CommonSettings(BaseSettings):
         description="How long events stay in the log, and so how old a cursor may be that still resumes; "
         "seconds or an ISO 8601 duration.",
     )
-    introspection: Literal["signed-in", "public", "off"] = Field(
-        default="signed-in", description="Who may read the schema through introspection."
+    introspection: Literal["signed-in", "system-read", "public", "off"] = Field(
+        default="signed-in",
+        description="Who may read the schema through introspection: callers who are `signed-in`, holders of the "
+        "permission SYSTEM_READ (`system-read`), everybody (`public`), or nobody (`off`).",
     )
     executor: Literal["core", "plans"] = Field(
         default="core",

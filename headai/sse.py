@@ -20,7 +20,7 @@ from starlette.types import Send
 from db.connections import DatabaseUnavailable
 from headai.authentication import Caller, authenticate, context_for
 from headai.delivery import Delivery, cursor_of
-from headai.http import refused, unavailable
+from headai.http import accepts, refused, unavailable
 from headai.leaving import Leaving
 from headai.requests import BadRequest, Operation, address_of, asked, encoded, posted
 from monitoring.metrics import METRICS
@@ -30,6 +30,7 @@ from schema.execution import stream
 from schema.failures import ApiError, unauthenticated
 
 SIGN_OF_LIFE_SECONDS = 12.0
+_TYPE = "text/event-stream"
 
 
 class GraphQLStream(HTTPEndpoint):
@@ -46,6 +47,8 @@ class GraphQLStream(HTTPEndpoint):
             return refused(request, refusal)
 
     async def _stream(self, request: Request, operation: Operation) -> Response:
+        if "accept" in request.headers and not accepts(request, _TYPE, "text/*", "*/*"):
+            raise BadRequest(406, f"The answer comes as {_TYPE}: accept it.")
         services = request.state.services
         try:
             caller = await authenticate(services, request.headers.get("authorization"), address_of(request))
@@ -75,7 +78,7 @@ class EventStream(StreamingResponse):
         super().__init__(
             (),
             headers={"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"},
-            media_type="text/event-stream",
+            media_type=_TYPE,
         )
         self._operation = operation
         self._results = results
@@ -138,10 +141,12 @@ class EventStream(StreamingResponse):
                     await delivery.in_time(send({"type": "http.response.body", "body": b":\n\n", "more_body": True}))
                     continue
                 try:
-                    response, _ = coming.result()
+                    response, executed = coming.result()
                 except StopAsyncIteration:
                     return _COMPLETE
                 coming = None
+                if not executed:
+                    response = {name: part for name, part in response.items() if name != "data"}
                 body = _event(response, cursor_of(response))
                 await delivery.item(response, send({"type": "http.response.body", "body": body, "more_body": True}))
                 subscribed = subscribed or subscribes(self._operation.query, self._operation.name)

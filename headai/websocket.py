@@ -20,7 +20,7 @@ from headai.authentication import NOBODY, Caller, authenticate, context_for, rel
 from headai.delivery import Delivery
 from headai.http import unavailable
 from headai.leaving import FINISH_SECONDS
-from headai.requests import BadRequest, Operation, address_of, decoded, encoded
+from headai.requests import BadRequest, Malformed, Operation, address_of, decoded, encoded
 from monitoring.metrics import METRICS
 from resolvers.context import Services
 from schema.documents import subscribes
@@ -133,6 +133,10 @@ class Connection:
 
     async def _handle(self, message: dict[str, Any]) -> None:
         payload = message.get("payload")
+        if message["type"] in ("connection_init", "ping", "pong") and not (
+            payload is None or isinstance(payload, dict)
+        ):
+            raise Closed(4400, "The payload is a JSON object.")
         match message["type"]:
             case "connection_init":
                 if self._acknowledged:
@@ -141,8 +145,8 @@ class Connection:
                 self._acknowledged = True
                 await self._send({"type": "connection_ack"})
             case "ping":
-                if isinstance(payload, dict) and "authorization" in payload:
-                    await self._sign_in(payload)
+                if self._acknowledged and payload is not None and "authorization" in payload:
+                    await self._renew(payload)
                 await self._send({"type": "pong"})
             case "pong":
                 pass
@@ -163,16 +167,30 @@ class Connection:
             raise Closed(4400, f"The id of an operation is a string of 1 to {MAX_ID} characters.")
         return id_
 
-    async def _sign_in(self, payload: Any) -> None:
-        given = payload.get("authorization") if isinstance(payload, dict) else None
+    async def _sign_in(self, payload: dict[str, Any] | None) -> None:
+        self._enter(await self._caller_of(payload))
+
+    async def _renew(self, payload: dict[str, Any]) -> None:
+        """Go on with a new token of the same user: what runs here began with that user's rights."""
+        caller = await self._caller_of(payload)
+        before = self._caller.principal
+        if before is not None and (caller.principal is None or caller.principal.user_id != before.user_id):
+            raise Closed(4403, "A socket stays with the user who opened it. Open another one.")
+        self._enter(caller)
+
+    async def _caller_of(self, payload: dict[str, Any] | None) -> Caller:
+        given = None if payload is None else payload.get("authorization")
+        if not (given is None or isinstance(given, str)):
+            raise Closed(4400, "`authorization` is a string.")
         try:
-            caller = await authenticate(
-                self._services, given if isinstance(given, str) else None, address_of(self._socket)
-            )
+            caller = await authenticate(self._services, given, address_of(self._socket))
         except DatabaseUnavailable as error:
             raise Closed(1013, "The database cannot be reached.") from error
         if caller.rejected is not None:
             raise Closed(4403, caller.rejected)
+        return caller
+
+    def _enter(self, caller: Caller) -> None:
         self._caller = caller
         self._presence.close()
         account = context_for(self._services, self._socket, caller).account
@@ -220,14 +238,20 @@ class Connection:
             raise Closed(4401, "Unauthorized")
         if id_ in self._running:
             raise Closed(4409, f"Subscriber for {id_} already exists")
-        if self._parting is not None:
-            return
-        self._running[id_] = asyncio.create_task(self._run(id_, payload))
+        operation: Operation | BadRequest
+        try:
+            operation = Operation.of(payload)
+        except Malformed as error:
+            raise Closed(4400, str(error)) from error
+        except BadRequest as error:
+            operation = error
+        if self._parting is None:
+            self._running[id_] = asyncio.create_task(self._run(id_, operation))
 
-    async def _run(self, id_: str, payload: Any) -> None:
+    async def _run(self, id_: str, operation: Operation | BadRequest) -> None:
         """One operation, to its end or until it is cancelled."""
         try:
-            refusal = await self._deliver(id_, payload)
+            refusal = await self._deliver(id_, operation)
             if refusal is not None:
                 await self._send({"id": id_, "type": "error", "payload": refusal})
             else:
@@ -239,16 +263,15 @@ class Connection:
                 del self._running[id_]
                 self._watching.discard(id_)
 
-    async def _deliver(self, id_: str, payload: Any) -> list[dict[str, Any]] | None:
+    async def _deliver(self, id_: str, operation: Operation | BadRequest) -> list[dict[str, Any]] | None:
         """Send what the operation yields; the errors that kept it from running at all."""
         most = self._services.limits.max_subscriptions_per_connection
+        if isinstance(operation, BadRequest):
+            return _bad(str(operation))
         if len(self._running) > most:
             return _bad(f"At most {most} operations run on one connection.")
         try:
-            operation = Operation.of(payload)
             caller = await reload(self._services, self._caller, address_of(self._socket))
-        except BadRequest as error:
-            return _bad(str(error))
         except DatabaseUnavailable:
             errors: list[dict[str, Any]] = unavailable()["errors"]
             return errors

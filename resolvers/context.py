@@ -63,7 +63,7 @@ class Services:
     version: str
     instance: str
     schema_hash: str
-    introspection: Literal["signed-in", "public", "off"]
+    introspection: Literal["signed-in", "system-read", "public", "off"]
     executor: Literal["core", "plans"]
 
 

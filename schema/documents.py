@@ -24,9 +24,10 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from auth.permissions import Permission
 from events.budgets import OverBudget
 from resolvers.context import Charge, Context
-from schema.failures import ApiError, Code, bad_request, over_budget, unauthenticated
+from schema.failures import ApiError, Code, bad_request, forbidden, over_budget, unauthenticated
 from schema.measure import MAX_TOKENS, Measured, TooLarge, measured
 
 MAX_DOCUMENTS = 1024
@@ -135,6 +136,8 @@ def _may_not_introspect(context: Context) -> GraphQLError | None:
     match context.services.introspection:
         case "off":
             return ApiError(Code.FORBIDDEN, "Introspection is switched off here (HEADAI_INTROSPECTION).")
-        case "signed-in" if context.principal is None:
+        case "signed-in" | "system-read" if context.principal is None:
             return unauthenticated(context.rejected)
+        case "system-read" if not context.may(Permission.SYSTEM_READ):
+            return forbidden(Permission.SYSTEM_READ)
     return None

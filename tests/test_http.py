@@ -1,12 +1,15 @@
 """GraphQL over HTTP, and signing in over it."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from auth.passwords import digest
 from db import grants, roles, users
+from resolvers.context import Context, Request
+from schema.execution import respond
 
 LOGIN = """
 mutation ($input: LoginInput!) {
@@ -212,6 +215,31 @@ async def test_the_schema_is_for_those_who_signed_in(client, admin, token_of):
 
     assert outside["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED"}
     assert inside == {"data": {"__schema": {"queryType": {"name": "Query"}}}}
+
+
+@pytest.mark.parametrize(
+    ("introspection", "outside", "viewer", "admin_"),
+    [
+        ("public", None, None, None),
+        ("signed-in", "UNAUTHENTICATED", None, None),
+        ("system-read", "UNAUTHENTICATED", "FORBIDDEN", None),
+        ("off", "FORBIDDEN", "FORBIDDEN", "FORBIDDEN"),
+    ],
+)
+async def test_who_may_introspect_is_a_setting_and_a_permission(
+    services, caller, admin, introspection, outside, viewer, admin_
+):
+    services = replace(services, introspection=introspection)
+    query = '{ __type(name: "Query") { name } }'
+    for principal, code in ((None, outside), (await caller("Viewer"), viewer), (admin, admin_)):
+        response, _ = await respond(
+            query, None, None, Context(services=services, request=Request(request_id="test"), principal=principal)
+        )
+        if code is None:
+            assert response["data"] == {"__type": {"name": "Query"}}
+        else:
+            assert response["data"] is None
+            assert [error["extensions"]["code"] for error in response["errors"]] == [code]
 
 
 async def test_health_tells_everybody_the_status_and_operators_the_parts(client, admin, caller, token_of):

@@ -4,12 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from auth.tokens import TokenIssuer
 from events.wakeups import Wakeups
+from headai.signing_key import signing_key_pem
 from tests.serving import served
 
 VIEWER = "{ viewer { user { username } } }"
@@ -184,6 +187,42 @@ async def test_a_session_that_ended_elsewhere_closes_the_silent_socket_with_4403
             while True:  # what was on its way already
                 assert (await receive(socket))["payload"]["data"] == {"events": {"__typename": "Event"}}
         assert (socket.close_code, socket.close_reason) == (4403, "This session has ended. Sign in again.")
+
+
+async def test_a_token_is_renewed_on_the_living_socket_and_what_runs_goes_on(
+    connect, settings, admin, token_of, execute
+):
+    short = TokenIssuer.from_pem(signing_key_pem(settings), timedelta(seconds=5))
+    async with connect() as renewed, connect() as forgotten:
+        for socket in (renewed, forgotten):
+            await initialised(socket, short.issue(admin.user_id, admin.session_id)[0])
+        await send(renewed, id="1", type="subscribe", payload={"query": "subscription { events { __typename } }"})
+        assert (await receive(renewed))["payload"]["data"] == {"events": {"__typename": "StreamCaughtUp"}}
+        await send(renewed, type="ping", payload={"authorization": f"Bearer {token_of(admin)}"})
+        assert await receive(renewed) == {"type": "pong"}
+
+        assert await close_code(forgotten) == 4403
+        assert (
+            forgotten.close_reason == "The access token has expired. Renew it with `refreshTokens`, or sign in again."
+        )
+        await execute(
+            'mutation { createProject(input: { slug: "next", name: "n" }) { errors { code } } }', principal=admin
+        )
+        assert (await receive(renewed))["payload"]["data"] == {"events": {"__typename": "Event"}}
+
+
+async def test_a_token_that_does_not_count_or_is_of_somebody_else_closes_the_socket(
+    connect, admin, scientist, token_of
+):
+    for token, reason in (
+        ("no.such.token", "The access token is not one of this server. Sign in again."),
+        (token_of(scientist), "A socket stays with the user who opened it. Open another one."),
+    ):
+        async with connect() as socket:
+            await initialised(socket, token_of(admin))
+            await send(socket, type="ping", payload={"authorization": f"Bearer {token}"})
+            assert await close_code(socket) == 4403
+            assert socket.close_reason == reason
 
 
 async def test_a_session_of_another_person_stays_when_one_ends(connect, admin, caller, token_of, execute):

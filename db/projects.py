@@ -26,6 +26,7 @@ _BY_SLUG = Prepared(select(*_ROW).where(projects.c.slug == bindparam("slug"), _I
 _LOCK = Prepared(
     select(*_ROW).where(projects.c.id == bindparam("id", type_=Uuid), _IN_SIGHT).with_for_update(key_share=True)
 )
+_LOCK_WHOLE = Prepared(select(*_ROW).where(projects.c.id == bindparam("id", type_=Uuid), _IN_SIGHT).with_for_update())
 _ORDERS = {
     "NAME": projects.c.name,
     "CREATED_AT": projects.c.created_at,
@@ -64,6 +65,11 @@ async def listed(session: Session, args: PageArgs) -> Page[Project]:
 async def lock(session: Session, id: UUID) -> Project | None:
     """The project, which nobody else changes until the transaction ends."""
     return await session.first(Project, _LOCK, id=id)
+
+
+async def lock_whole(session: Session, id: UUID) -> Project | None:
+    """The project, in which nobody can make anything until the transaction ends."""
+    return await session.first(Project, _LOCK_WHOLE, id=id)
 
 
 async def change(session: Session, id: UUID, **values: Any) -> Project:

@@ -19,11 +19,16 @@ _FORGET = Prepared(delete(unowned_objects).where(unowned_objects.c.key == any_(b
 
 
 async def let_go(session: Session, keys: Sequence[str], *, after: timedelta = timedelta(0)) -> None:
-    """Have the objects at these keys deleted, `after` so long; a key that waits already is due at the earlier time."""
-    for key in keys:
-        made = upsert(unowned_objects).values(key=key, due_at=func.clock_timestamp() + literal(after))
-        earlier = func.least(unowned_objects.c.due_at, made.excluded.due_at)
-        await session.run(made.on_conflict_do_update(index_elements=[unowned_objects.c.key], set_={"due_at": earlier}))
+    """Have the objects at these keys deleted, `after` so long; a key that waits already is due at the earlier time.
+
+    A key that ends in `/` stands for everything below it.
+    """
+    wanted = func.unnest(literal(sorted(set(keys)), ARRAY(Text)), type_=Text).column_valued("wanted")
+    made = upsert(unowned_objects).from_select(
+        ["key", "due_at"], select(wanted, func.clock_timestamp() + literal(after))
+    )
+    earlier = func.least(unowned_objects.c.due_at, made.excluded.due_at)
+    await session.run(made.on_conflict_do_update(index_elements=[unowned_objects.c.key], set_={"due_at": earlier}))
 
 
 async def let_go_under(session: Session, prefix: str) -> None:

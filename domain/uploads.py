@@ -310,7 +310,10 @@ async def sweep(db: Database, store: ObjectStore) -> None:
     async with db.reading() as session:
         keys = await unowned.due(session)
     for key in keys:
-        await store.remove(key)
+        if key.endswith("/"):
+            await store.delete([found.key async for found in store.list(key)])
+        else:
+            await store.remove(key)
         async with db.transaction() as session:
             await unowned.forget(session, [key])
 

@@ -18,6 +18,7 @@ ALL_EVENTS = "events"
 SUBJECTS: dict[EventType, Kind] = {
     EventType.PROJECT_CREATED: Kind.PROJECT,
     EventType.PROJECT_UPDATED: Kind.PROJECT,
+    EventType.PROJECT_DELETED: Kind.PROJECT,
     EventType.DATASET_CREATED: Kind.DATASET,
     EventType.DATASET_UPDATED: Kind.DATASET,
     EventType.DATASET_DELETED: Kind.DATASET,

@@ -1,4 +1,4 @@
-"""Projects: list, find, make, change; and the tags of what is in them."""
+"""Projects: list, find, make, change, delete; and the tags of what is in them."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from domain import projects, tags
 from resolvers.context import Info
 from resolvers.inputs.identity import (
     CreateProjectInput,
+    DeleteProjectInput,
     ProjectFilter,
     ProjectOrder,
     ProjectOrderField,
@@ -83,6 +84,11 @@ async def update_project(info: Info, input: UpdateProjectInput) -> Project:
             name=input.name,
             description=input.description,
         )
+
+
+async def delete_project(info: Info, input: DeleteProjectInput) -> Project:
+    async with info.context.db.transaction() as session:
+        return await projects.delete_project(session, info.context.caller, id=input.id, confirmation=input.confirmation)
 
 
 async def set_tags(info: Info, input: SetTagsInput) -> dict[str, Any]:

@@ -90,6 +90,12 @@ class UpdateProjectPayload:
 
 
 @strawberry.type
+class DeleteProjectPayload:
+    project: Project | None
+    errors: list[UserError]
+
+
+@strawberry.type
 class SetTagsPayload:
     resource: Node | None
     tags: list[Tag] | None
@@ -115,5 +121,11 @@ class ProjectMutations:
         guard=requires(Permission.PROJECT_UPDATE, resource="input.id"),
         returns="project",
         audited=AuditAction.PROJECT_UPDATE,
+    )
+    delete_project: DeleteProjectPayload | None = mutation(
+        resolve.delete_project,
+        guard=requires(Permission.PROJECT_DELETE, resource="input.id"),
+        returns="project",
+        audited=AuditAction.PROJECT_DELETE,
     )
     set_tags: SetTagsPayload | None = mutation(resolve.set_tags, guard=viewer, returns=None)

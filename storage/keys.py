@@ -28,6 +28,11 @@ def data_prefix(dataset_id: UUID, version_id: UUID) -> str:
     return f"datasets/{dataset_id.hex}/{version_id.hex}"
 
 
+def dataset_prefixes(dataset_id: UUID) -> tuple[str, str]:
+    """List every object of one dataset: as uploaded, and as Parquet."""
+    return f"uploads/{dataset_id.hex}/", f"datasets/{dataset_id.hex}/"
+
+
 def artifact_key(run_id: UUID, attempt: int, path: str) -> str:
     """What one attempt of a run wrote: `model.txt`, `checkpoints/000020.txt`."""
     return f"{attempt_prefix(run_id, attempt)}/{_checked(path)}"
@@ -58,6 +63,11 @@ def model_prefix(model_id: UUID, version_id: UUID) -> str:
 def operation_key(operation_id: UUID, name: str) -> str:
     """What an operation has reached so far, for the attempts after this one."""
     return f"operations/{operation_id.hex}/{_checked(name)}"
+
+
+def operation_prefix(operation_id: UUID) -> str:
+    """Lists everything that an operation wrote."""
+    return f"operations/{operation_id.hex}/"
 
 
 def _checked(path: str) -> str:

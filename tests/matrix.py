@@ -111,6 +111,7 @@ MUTATIONS = (
     field("deleteMetricSeries", "projectId: <project>, ids: [<series>], dryRun: false", "ufffyyf", "uffffyf"),
     field("deleteModel", "id: <model>", "ufffrrf", "uffffrf"),
     field("deleteModelVersion", "id: <modelVersion>", "ufffrrf", "uffffrf"),
+    field("deleteProject", 'id: <project>, confirmation: "neither"', "uffffrf", "uffffrf"),
     field("deleteRole", "id: <role>", "uffffrf", "uffffrf"),
     field("deleteTeam", "id: <team>", "uffffyf", "uffffyf"),
     field("deleteTrainingRun", "id: <run>", "ufffrrf", "uffffrf"),

@@ -151,6 +151,12 @@ class UpdateProjectInput:
 
 
 @strawberry.input
+class DeleteProjectInput:
+    id: strawberry.ID
+    confirmation: str = strawberry.field(description="The slug, typed again.")
+
+
+@strawberry.input
 class SetTagsInput:
     resource_id: strawberry.ID
     set: list[TagInput] | None = UNSET

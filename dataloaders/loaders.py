@@ -19,6 +19,7 @@ from db import (
     operations,
     places,
     predictions,
+    presence,
     projects,
     roles,
     run_logs,
@@ -142,6 +143,11 @@ async def _api_tokens(context: Reads, keys: Sequence[UUID], _: object) -> Mappin
     }
 
 
+async def _open_connections(context: Reads, keys: Sequence[UUID], _: object) -> Mapping[UUID, int]:
+    async with context.db.reading() as reading:
+        return await presence.of_sessions(reading, keys)
+
+
 def _of_people(query: Callable[[DatabaseSession, Sequence[UUID], PageArgs], Any], permission: Permission) -> Loader:
     """A page of what each person has: one's own, and everybody's for holders of a permission."""
 
@@ -156,6 +162,7 @@ def _of_people(query: Callable[[DatabaseSession, Sequence[UUID], PageArgs], Any]
 
 
 session = Loader(_sessions, lambda: None, None)
+open_connections = Loader(_open_connections, lambda: 0, None)
 sessions_of_user = _of_people(access.sessions_of_users, Permission.SESSION_MANAGE)
 api_token = Loader(_api_tokens, lambda: None, None)
 api_tokens_of_user = _of_people(api_tokens.of_users, Permission.TOKEN_MANAGE)

@@ -753,6 +753,17 @@ workers = Table(
     _at("seen_at"),
 )
 
+api_processes = Table("api_processes", metadata, _id(), _at("seen_at"))
+
+open_connections = Table(
+    "open_connections",
+    metadata,
+    Column("process_id", Uuid, ForeignKey("api_processes.id", ondelete="CASCADE"), primary_key=True),
+    Column("session_id", Uuid, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Index("open_connections_session_id_idx", "session_id"),
+)
+
 installation = Table(
     "installation",
     metadata,

@@ -3,7 +3,8 @@
 What ends or changes, anywhere, rings a topic; each process then asks once about all the sessions and secrets of tokens
 it has connections of, and closes those that have ended, and once about the grants of all whose streams are open, and
 tells those whose rights have moved. It asks as often as any reader whom nobody wakes, so without Redis, and after a
-change that rings nobody, it takes a little longer; a grant that ends by itself is asked about in that moment.
+change that rings nobody, it takes a little longer; a grant that ends by itself is asked about in that moment. How many
+connections a session has open it writes down for the others (`db.presence`).
 """
 
 import asyncio
@@ -15,12 +16,14 @@ from typing import Self
 from uuid import UUID
 
 from auth.principals import Principal
-from db import access, api_tokens, grants
+from db import access, api_tokens, grants, presence
 from db.connections import DatabaseUnavailable
 from db.database import Database
 from db.grants import CALLERS
+from db.ids import new_id
 from events.wakeups import Bell, Wakeups
 
+_SIGN_OF_LIFE_SECONDS = 10.0
 _SOONEST_LOOK = 0.05
 """How soon a grant that should be over is asked about again, in seconds: the clock of the database decides."""
 
@@ -40,6 +43,9 @@ class Callers:
         self._open: defaultdict[UUID | bytes, set[Callable[[], None]]] = defaultdict(set)
         self._streams: defaultdict[UUID, set[_Stream]] = defaultdict(set)
         self._bell: Bell | None = None
+        self._process = new_id()
+        self._told: dict[UUID, int] = {}
+        self._told_at: float | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,6 +56,10 @@ class Callers:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._told_at is not None:
+            with contextlib.suppress(DatabaseUnavailable):
+                async with self._db.transaction() as session:
+                    await presence.sign_off(session, self._process)
 
     @contextlib.contextmanager
     def connected(self, credential: UUID | bytes, ended: Callable[[], None]) -> Iterator[None]:
@@ -66,6 +76,8 @@ class Callers:
             self._open[credential].discard(ended)
             if not self._open[credential]:
                 del self._open[credential]
+            if self._bell is not None:
+                self._bell.ring()
 
     @contextlib.contextmanager
     def following(self, principal: Principal, moved: Callable[[Principal], None]) -> Iterator[None]:
@@ -91,8 +103,24 @@ class Callers:
                 try:
                     await self._end_those_that_are_over()
                     await self._tell_those_whose_rights_moved()
+                    await self._tell_how_many_are_open()
                 except DatabaseUnavailable:
                     await asyncio.sleep(self._wakeups.patience)
+
+    async def _tell_how_many_are_open(self) -> None:
+        """Write how many connections each session has in this process, where that has changed, or a sign of life."""
+        now = {id: len(ended) for id, ended in self._open.items() if isinstance(id, UUID)}
+        moved = {id: now.get(id, 0) for id in now.keys() | self._told.keys() if now.get(id, 0) != self._told.get(id, 0)}
+        time = asyncio.get_running_loop().time()
+        due = self._told and self._told_at is not None and time - self._told_at >= _SIGN_OF_LIFE_SECONDS
+        if not (moved or due):
+            return
+        async with self._db.transaction() as session:
+            if not await presence.sign_of_life(session, self._process):
+                moved = now
+            if moved:
+                await presence.write(session, self._process, moved)
+        self._told, self._told_at = now, time
 
     def _until_next_look(self) -> float:
         """The patience of a reader, or less when a grant ends earlier."""

@@ -98,6 +98,11 @@ class Session(Node):
     ip_address: str | None
     user_agent: str | None
     current: bool = computed(resolve.is_current)
+    open_connections: int = relation(
+        loaders.open_connections,
+        by="id",
+        description="Open subscription sockets that belong to it; revoking closes them within a second.",
+    )
     revoked_at: datetime | None
     is_type_of = shows(rows.Session)
 

@@ -7,8 +7,11 @@ import httpx
 import pytest
 
 from auth import passwords
-from db import users
-from db.ids import Kind, global_id
+from db import presence, users
+from db.ids import Kind, global_id, new_id
+from events.wakeups import Wakeups
+from tests.serving import served
+from tests.test_api_tokens import watching
 
 OLD, NEW = "several words of mine", "other words than these"
 LOGIN = """
@@ -168,6 +171,51 @@ async def test_a_password_that_cannot_be_changed_stays_and_ends_nothing(
         session_id(ada): None,
     }
     assert (await sign_in(OLD))["errors"] == []
+
+
+async def test_open_connections_are_counted_over_all_processes(
+    execute, ada, token_of, settings, services, db, monkeypatch
+):
+    shown = "{ viewer { session { openConnections } } }"
+
+    async def until(number):
+        async with asyncio.timeout(30):
+            while True:
+                found = (await execute(shown, principal=ada))["data"]["viewer"]["session"]["openConnections"]
+                if found == number:
+                    return
+                await asyncio.sleep(0.05)
+
+    monkeypatch.setattr("events.callers._SIGN_OF_LIFE_SECONDS", 0.1)
+    monkeypatch.setattr(Wakeups, "patience", 0.1)
+    await until(0)
+    async with served(settings) as one, served(settings) as two:
+        async with watching(one, token_of(ada)):
+            await until(1)
+            async with watching(two, token_of(ada)), watching(two, token_of(ada)):
+                await until(3)
+                async with db.transaction() as session:  # as if the others had taken both for dead
+                    await session.connection.execute("DELETE FROM api_processes")
+                await until(3)
+            await until(1)
+        await until(0)
+    async with db.reading() as session:
+        assert await session.connection.fetchval("SELECT count(*) FROM api_processes") == 0
+
+
+async def test_what_a_process_counted_that_died_does_not_count(db, ada):
+    dead, alive = new_id(), new_id()
+    async with db.transaction() as session:
+        for process, age in ((dead, "1 minute"), (alive, "0")):
+            await presence.write(session, process, {ada.session_id: 2})
+            await session.connection.execute(
+                f"UPDATE api_processes SET seen_at = now() - interval '{age}' WHERE id = $1", process
+            )
+
+    async with db.transaction() as session:
+        assert await presence.of_sessions(session, [ada.session_id]) == {ada.session_id: 2}
+        assert await presence.sign_of_life(session, alive)
+        assert not await presence.sign_of_life(session, dead)
 
 
 async def test_a_session_that_ends_ends_its_event_stream(execute, ada, token_of, server):

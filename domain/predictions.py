@@ -35,6 +35,7 @@ from storage.objects import ObjectMissing
 _TARGET = ("input", "model")
 _NESTED = frozenset({list, dict})
 _MOST_KNOWN = 10_000
+_MOST_NAMED = 100
 
 
 def by_version(version_id: str) -> TargetRef:
@@ -127,6 +128,17 @@ class Predictor:
                 outputs = await self._score(target, _shallow(rows), probabilities, contributions)
         except messages.SchemaMismatch as mismatch:
             raise Refused(_in_our_words(mismatch)) from mismatch
+        except messages.UnknownCategory as unknown:
+            raise Refused(
+                Invalid(
+                    code=ErrorCode.OUT_OF_RANGE,
+                    message=str(unknown),
+                    path=("input", "rows", str(unknown.row), unknown.feature),
+                    allowed=list(unknown.known[:_MOST_NAMED]),
+                )
+            ) from unknown
+        except messages.DataProblem as problem:
+            raise Refused(Invalid(message=problem.message, path=problem.path)) from problem
         except (DamagedObject, ObjectMissing, messages.DigestMismatch, messages.ModelUnreadable) as error:
             raise Refused(_unusable(error)) from error
         latency_ms = (time.perf_counter() - started) * 1000

@@ -154,7 +154,8 @@ def label_text(label: Any) -> str:
 def importance(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared) -> dict[str, list[dict[str, Any]]]:
     """Importance of every feature by GAIN, SPLIT, SHAP and PERMUTATION: `[{feature, importance, share, rank}]`.
 
-    SHAP is the mean absolute contribution to the raw score (over the classes, too), PERMUTATION the loss in the first
+    SHAP is the mean absolute contribution to the raw score (over the classes, too; LightGBM tells none of linear trees,
+    and the list is empty), PERMUTATION the loss in the first
     metric when the feature's values are shuffled; both on a sample of the validation rows (of the training rows when
     there are none) whose size depends on the model alone, so that the answer is repeatable.
     """
@@ -169,15 +170,17 @@ def importance(booster: lgb.Booster, spec: TrainingSpec, prepared: Prepared) -> 
         return np.sort(random.choice(len(part.y), size, replace=False)).astype(np.int64)
 
     rows = sample(int(np.clip(_SHAP_BUDGET // leaves, 10, 500)))
-    contributions = np.abs(np.asarray(booster.predict(matrix(part, rows), pred_contrib=True)))
-    shap = contributions.reshape(len(rows), -1, features + 1)[:, :, :features].mean(axis=(0, 1))
+    shap = None
+    if not spec.params.get("linear_tree"):
+        contributions = np.abs(np.asarray(booster.predict(matrix(part, rows), pred_contrib=True)))
+        shap = contributions.reshape(len(rows), -1, features + 1)[:, :, :features].mean(axis=(0, 1))
     rows = sample(int(np.clip(_PERMUTATION_BUDGET // (trees * min(features, _PERMUTED_FEATURES)), 50, 2000)))
     permutation = _permutation(booster, spec, part, rows, np.argsort(-gain, kind="stable")[:_PERMUTED_FEATURES], random)
     names = [f.name for f in prepared.features]
     return {
         "GAIN": ranked(names, gain),
         "SPLIT": ranked(names, booster.feature_importance("split").astype(np.float64)),
-        "SHAP": ranked(names, shap),
+        "SHAP": [] if shap is None else ranked(names, shap),
         "PERMUTATION": ranked(names, permutation),
     }
 

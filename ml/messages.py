@@ -278,6 +278,23 @@ class SchemaMismatch(Exception):
         return f"Row {self.row} " + "; ".join(parts) + "."
 
 
+class UnknownCategory(Exception):
+    """A row holds a category that the model has not met; `row` counts from 0, `known` are those that it has."""
+
+    def __init__(self, row: int, feature: str, value: str, known: tuple[str, ...]) -> None:
+        super().__init__(row, feature, value, known)
+        self.row = row
+        self.feature = feature
+        self.value = value
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"Row {self.row}: {self.feature!r} is {self.value[:100]!r}, a category that the model has not met. "
+            "Send null where the value is not known."
+        )
+
+
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -491,18 +491,24 @@ class ChildPool:
     ) -> list[dict[str, Any]]:
         """Predict rows with the model in `folder`, loaded once a child and kept while it is in use.
 
-        Raises `SchemaMismatch`, `DigestMismatch`, `ModelUnreadable` or a `ChildFailure`.
+        A child that dies of it, or is killed from outside, costs time: a new one is asked, once. Raises
+        `SchemaMismatch`, `UnknownCategory`, `DataProblem`, `DigestMismatch`, `ModelUnreadable` or a `ChildFailure`.
         """
-        outputs: list[dict[str, Any]] = await self.call(
-            "ml.scoring:score", str(folder), sha256, rows, probabilities, contributions, timeout=timeout
-        )
+        asked = (str(folder), sha256, rows, probabilities, contributions)
+        outputs: list[dict[str, Any]]
+        try:
+            outputs = await self.call("ml.scoring:score", *asked, timeout=timeout)
+        except ChildDied:
+            outputs = await self.call("ml.scoring:score", *asked, timeout=timeout, fresh=True)
         return outputs
 
-    async def call(self, target: str | Callable[..., Any], *args: Any, timeout: float | None = None) -> Any:
-        """Call a function in one of the children, one call at a time in each."""
+    async def call(
+        self, target: str | Callable[..., Any], *args: Any, timeout: float | None = None, fresh: bool = False
+    ) -> Any:
+        """Call a function in one of the children, one call at a time in each; in a new one, if `fresh`."""
         seconds = self._timeout if timeout is None else timeout
         async with self._slots:
-            child = await self._child()
+            child = await (self._fork() if fresh else self._child())
             answer = child.begin(Call(_reference(target), args))
             expiry = asyncio.get_running_loop().call_later(
                 seconds, child.kill, TimedOut(f"The child process took longer than {seconds:g} s.")
@@ -531,6 +537,9 @@ class ChildPool:
             child = self._idle.pop()
             if child.alive:
                 return child
+        return await self._fork()
+
+    async def _fork(self) -> Child:
         return await self._template.fork(memory_limit_mb=self._memory_limit_mb)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ml import artifact
 from ml.evaluation import choose, label_text
-from ml.messages import ModelUnreadable, SchemaMismatch, TypeMismatch
+from ml.messages import DataProblem, ModelUnreadable, SchemaMismatch, TypeMismatch, UnknownCategory
 
 LOADED_MODELS = 8
 _MUCH_WORK = 1_000_000
@@ -52,6 +52,7 @@ class Scorer:
         self._trees = booster.num_trees()
         self._names: list[str] = [f["name"] for f in features]
         self._types: list[str] = [f["type"] for f in features]
+        self._categories: dict[str, list[str]] = categories
         self._readers = [_reader(f["type"], categories.get(f["name"])) for f in features]
         self._keys = frozenset(self._names)
         self._all_numbers = all(reader is _number for reader in self._readers)
@@ -77,8 +78,8 @@ class Scorer:
 
         `value` is the label in the type of the training data, or the predicted number. Contributions are to the raw
         score and end with `<base>`; for more than two classes they are those of the predicted class. A null is a
-        missing value, as is a category the model has not met. Raises `SchemaMismatch` for the first row that lacks a
-        feature, has one too many, or a value of another type.
+        missing value. Raises `SchemaMismatch` for the first row that lacks a feature, has one too many, or a value of
+        another type, and `UnknownCategory` for one with a category the model has not met.
         """
         if not rows:
             return []
@@ -111,7 +112,11 @@ class Scorer:
         self, outputs: list[dict[str, Any]], values: NDArray[np.float64], chosen: NDArray[np.int64], threads: int
     ) -> None:
         width = len(self._names) + 1
-        flat = np.asarray(self._booster.predict(values, pred_contrib=True, num_threads=threads))
+        try:
+            flat = np.asarray(self._booster.predict(values, pred_contrib=True, num_threads=threads))
+        except lgb.basic.LightGBMError as error:
+            message = f"LightGBM tells no contributions of this model: {error}"
+            raise DataProblem(message, ("input", "includeContributions")) from error
         by_class = flat.reshape(len(outputs), -1, width)
         one = by_class[:, 0] if by_class.shape[1] == 1 else by_class[np.arange(len(outputs)), chosen]
         names = [*self._names, "<base>"]
@@ -163,13 +168,16 @@ class Scorer:
             error = self._mismatch(index, row)
             if error.type_mismatches:
                 raise error
+            for name, reader in zip(self._names, self._readers, strict=True):
+                if row[name] is not None and reader(row[name]) == UNKNOWN:
+                    raise UnknownCategory(index, name, row[name], tuple(self._categories[name]))
         raise AssertionError("A value was refused that fits the signature.")
 
     def _mismatch(self, index: int, row: Row) -> SchemaMismatch:
         mismatches = tuple(
             TypeMismatch(name, kind, _type_of(row[name]))
             for name, kind, reader in zip(self._names, self._types, self._readers, strict=True)
-            if name in row and row[name] is not None and math.isinf(reader(row[name]))
+            if name in row and row[name] is not None and reader(row[name]) == math.inf
         )
         missing = tuple(name for name in self._names if name not in row)
         unexpected = tuple(name for name in row if name not in self._keys)
@@ -177,13 +185,14 @@ class Scorer:
 
 
 Reader = Callable[[Any], float]
-"""A JSON value as a feature: a number, NaN for a category the model has not met, infinity for another type."""
+"""A JSON value as a feature: a number, `UNKNOWN` for a category the model has not met, infinity for another type."""
+UNKNOWN = -math.inf
 
 
 def _reader(kind: str, categories: list[str] | None) -> Reader:
     if categories is not None:
         codes = {category: float(code) for code, category in enumerate(categories)}
-        return lambda value: codes.get(value, math.nan) if type(value) is str else math.inf
+        return lambda value: codes.get(value, UNKNOWN) if type(value) is str else math.inf
     return {"BOOLEAN": _boolean, "DATE": _days, "DATETIME": _seconds}.get(kind, _number)
 
 

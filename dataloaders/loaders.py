@@ -30,7 +30,7 @@ from db import (
 )
 from db.database import Session as DatabaseSession
 from db.ids import Identity, Kind, identify
-from db.metrics import histories
+from db.metrics import comparison, histories
 from db.metrics import series as series_queries
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import ApiToken, Event, Grant, KnownProject, Project, Session, SystemActor, Team, User
@@ -92,6 +92,7 @@ metric_series = one(series_queries.by_ids, reads=Permission.METRIC_READ)
 summaries_of_run = many(series_queries.of_runs, reads=Permission.METRIC_READ)
 metric_names_of_run = many(series_queries.names_of_runs, reads=Permission.METRIC_READ)
 metrics_of_run = many(histories.of_runs, reads=Permission.METRIC_READ)
+metrics_of_comparison = many(comparison.of_runs, reads=Permission.METRIC_READ)
 series_data = many(histories.of_series, reads=Permission.METRIC_READ)
 
 

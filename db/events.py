@@ -59,6 +59,7 @@ class EventFilter(NamedTuple):
     project_ids: Sequence[UUID] | None = None
     subject_ids: Sequence[str] | None = None
     actors: Sequence[str] | None = None
+    resource_id: UUID | None = None
     shown: Shown | None = None
 
 
@@ -170,6 +171,8 @@ def matching(filter: EventFilter) -> Select[Any]:
         statement = statement.where(events.c.project_id == any_(literal(list(filter.project_ids), ARRAY(Uuid))))
     if filter.subject_ids is not None:
         statement = statement.where(events.c.subject_id == any_(literal(list(filter.subject_ids), ARRAY(Text))))
+    if filter.resource_id is not None:
+        statement = statement.where(events.c.resource_id == filter.resource_id)
     if filter.actors is not None:
         statement = statement.where(events.c.actor == any_(literal(list(filter.actors), ARRAY(Text))))
     return statement

@@ -331,6 +331,17 @@ async def alias_history(
     return await pages(session, AliasChange, statement, alias_changes.c.model_id, model_ids, _NEWEST_CHANGE, args)
 
 
+async def alias_change_at(session: Session, model_id: UUID, alias: str, at: datetime) -> AliasChange | None:
+    """The newest change of an alias up to a moment; None when it was forgotten."""
+    statement = (
+        select(*_CHANGE)
+        .where(alias_changes.c.model_id == model_id, alias_changes.c.alias == alias, alias_changes.c.at <= at)
+        .order_by(alias_changes.c.at.desc(), alias_changes.c.id.desc())
+        .limit(1)
+    )
+    return await session.first(AliasChange, statement)
+
+
 async def evaluations_by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Evaluation]:
     return {
         evaluation.id: evaluation for evaluation in await session.all(Evaluation, _EVALUATIONS_BY_IDS, ids=list(ids))

@@ -204,13 +204,18 @@ _WHOLE_LIST = UUID(int=0)
 
 async def page(session: Session, row: type[RowT], statement: Select[Any], order: Order, args: PageArgs) -> Page[RowT]:
     """One page of one list, in one statement. Raises `InvalidCursor`."""
+    records = await session.records(_cut(statement, order, args))
+    return _paged(row, records, order, args, counting(statement))
+
+
+def counting(statement: Select[Any]) -> tuple[Counting, UUID]:
+    """The `Page.total` of a list."""
 
     async def count(later: Session, _: Sequence[UUID]) -> dict[UUID, int]:
         counted = select(func.count()).select_from(statement.order_by(None).subquery())
         return {_WHOLE_LIST: await later.scalar(counted)}
 
-    records = await session.records(_cut(statement, order, args))
-    return _paged(row, records, order, args, (Counting(count), _WHOLE_LIST))
+    return Counting(count), _WHOLE_LIST
 
 
 async def pages(

@@ -4,8 +4,10 @@ A writer first locks the run's row, so what belongs to one run (log lines, trans
 order. `db.leases` has what the worker that holds a run does with it, `db.run_logs` its log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -30,6 +32,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     null,
     or_,
@@ -46,7 +49,7 @@ from db.conditions import instant, number, one_of, tagged, words
 from db.database import Prepared, Session
 from db.events import Position, after
 from db.ids import Kind, key_of, new_id
-from db.paging import Key, Order, Page, PageArgs, page, pages
+from db.paging import Key, Order, Page, PageArgs, counting, page, pages
 from db.rows import Artifact, Json, RunAttempt, RunTransition, Tags, TrainingRun, columns
 from db.sight import dataset_in_sight, in_sight, run_in_sight
 from db.tables import (
@@ -122,7 +125,45 @@ async def by_ids(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Trainin
 async def listed(session: Session, args: PageArgs) -> Page[TrainingRun]:
     """A page of all runs; `args.filter` is a `TrainingRunFilter`, `args.order` an `Ordering`."""
     statement, order = _asked(args)
+    if args.order.field == "METRIC" and not args.backward:
+        found = await _with_metric(session, order, args)
+        if found is not None:
+            return found
     return await page(session, TrainingRun, statement, order, args)
+
+
+async def _with_metric(session: Session, order: Order, args: PageArgs) -> Page[TrainingRun] | None:
+    """A page by metric whose runs all have the metric, straight from an index; None for one that reaches further."""
+    position = None if args.cursor is None else order.decode(args.cursor)
+    if position is not None and position[0]:
+        return None
+    series, asked = metric_series.alias("ordering"), args.order
+    value = series.c[_SUMMARY[asked.of]]
+    statement = (
+        select(*_ROW)
+        .join_from(series, training_runs, series.c.run_id == training_runs.c.id)
+        .where(
+            series.c.name == asked.metric,
+            series.c.scope == literal_column("'RUN'"),
+            series.c.labels == literal_column("CAST('[]' AS jsonb)"),
+            value.is_not(None),
+            _IN_SIGHT,
+        )
+    )
+    if args.filter is not None:
+        statement = statement.where(matching(args.filter))
+    by_index = Order(order.name, (Key(value, asked.descending), Key(series.c.run_id, asked.descending)))
+    cursor = None if position is None else by_index.encode(position[1:])
+    found = await page(session, TrainingRun, statement, by_index, replace(args, cursor=cursor))
+    if not found.has_next_page:
+        return None
+    whole = replace(found, cursors=[partial(_in, order, by_index, of) for of in found.cursors])
+    counted, _ = _asked(args)
+    return replace(whole, total=counting(counted))
+
+
+def _in(order: Order, by_index: Order, cursor: Callable[[], str]) -> str:
+    return order.encode([False, *by_index.decode(cursor())])
 
 
 async def pages_by_project(session: Session, ids: Sequence[UUID], args: PageArgs) -> Mapping[UUID, Page[TrainingRun]]:

@@ -630,6 +630,13 @@ metric_series = Table(
     _at("created_at"),
     UniqueConstraint("project_id", "run_id", "scope", "name", "labels", postgresql_nulls_not_distinct=True),
     Index("metric_series_run_id_name_idx", "run_id", "name"),
+    Index(
+        "metric_series_name_best_value_run_id_idx",
+        "name",
+        "best_value",
+        "run_id",
+        postgresql_where=text("scope = 'RUN' AND labels = '[]'"),
+    ),
 )
 
 metric_points = Table(
@@ -695,6 +702,7 @@ events = Table(
     Column("changes", JSONB),
     Column("request_id", Text),
     Index("events_changed_number_idx", "changed", "number"),
+    Index("events_resource_id_changed_number_idx", "resource_id", "changed", "number"),
 )
 
 audit_events = Table(

@@ -15,6 +15,7 @@ from resolvers.inputs.scalars import SCALARS
 from schema import refusals
 from schema.api_tokens import ApiTokenMutations
 from schema.audit import AuditQueries
+from schema.comparison import ComparisonQueries
 from schema.datasets import DatasetMutations, DatasetQueries, DatasetSubscriptions
 from schema.documents import DocumentCache
 from schema.events import EventQueries, EventSubscriptions
@@ -24,7 +25,7 @@ from schema.grants import GrantMutations, GrantQueries
 from schema.identity import IdentityMutations, IdentityQueries
 from schema.measuring import Measured
 from schema.metrics import MetricMutations, MetricQueries, MetricSubscriptions
-from schema.models import ModelMutations, ModelQueries
+from schema.models import ModelMutations, ModelQueries, ModelSubscriptions
 from schema.operations import OperationMutations, OperationQueries, OperationSubscriptions
 from schema.predictions import PredictionMutations
 from schema.projects import ProjectMutations, ProjectQueries
@@ -40,6 +41,7 @@ QUERIES: tuple[type, ...] = (
     DatasetQueries,
     ModelQueries,
     TrainingQueries,
+    ComparisonQueries,
     MetricQueries,
     EventQueries,
     AuditQueries,
@@ -63,6 +65,7 @@ SUBSCRIPTIONS: tuple[type, ...] = (
     DatasetSubscriptions,
     TrainingSubscriptions,
     MetricSubscriptions,
+    ModelSubscriptions,
     EventSubscriptions,
     OperationSubscriptions,
 )

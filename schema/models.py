@@ -9,13 +9,14 @@ from auth.permissions import Permission
 from dataloaders import loaders
 from db import rows
 from db.ids import Kind
-from db.vocabulary import AuditAction, ColumnType, CurveKind, MLTask, ModelVersionStatus
+from db.vocabulary import AuditAction, ColumnType, CurveKind, MLTask, ModelVersionStatus, UpdateKind
+from resolvers import model_updates
 from resolvers import models as resolve
 from resolvers.inputs.scalars import SHA256, BigInt, FloatVector, IntVector
 from resolvers.paging import first_args
 from schema.access import requires, viewer
 from schema.directives import PAGED
-from schema.fields import computed, identity, mutation, query, relation, shows
+from schema.fields import computed, identity, mutation, query, relation, shows, subscription
 from schema.identity import Actor
 from schema.nodes import Connection, Node, SignedUrl, Tag
 from schema.projects import ProjectResource
@@ -285,3 +286,17 @@ class ModelMutations:
         returns=None,
         audited=AuditAction.MODEL_PROMOTE,
     )
+
+
+@strawberry.type
+class ModelUpdate:
+    cursor: str
+    kind: UpdateKind
+    model: Model | None
+    alias_change: AliasChange | None
+    is_type_of = shows(model_updates.ModelUpdate)
+
+
+@strawberry.type
+class ModelSubscriptions:
+    model_updated: ModelUpdate = subscription(model_updates.model_updated, guard=viewer)

@@ -37,6 +37,7 @@ QUERIES = (
     field("algorithmSchema", "(algorithm: LIGHTGBM)", "uyyyyyy", "uyyyyyy"),
     field("auditEvents", f"(filter: {{projectId: <project>}}) {_NODES}", "uffffyf", "uffffyf"),
     field("batchPredictions", _NODES, "u-yyyy-", "u----y-", shows="batchPrediction"),
+    field("compareRuns", "(runIds: [<run>, <run>]) { runs { id } }", "u-yyyy-", "u----y-", shows="run"),
     field("dataset", "(id: <dataset>) { id }", "u-yyyyy", "u----y-"),
     field("datasetVersion", "(id: <datasetVersion>) { id }", "u-yyyyy", "u----y-"),
     field("datasets", _NODES, "u-yyyyy", "u----y-", shows="dataset"),
@@ -173,6 +174,7 @@ SUBSCRIPTIONS = (
         "uf---yf",
         shows="seriesName",
     ),
+    field("modelUpdated", "(id: <model>) { model { id } }", "u-yyyy-", "u----y-", shows="model"),
     field(
         "operationUpdated",
         "(id: <batchPrediction>) { operation { id } }",

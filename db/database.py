@@ -31,6 +31,13 @@ IDLE_IN_TRANSACTION = "5s"
 _MAX_COMPILED = 2000
 
 
+class Collided(Exception):
+    """Another transaction took away what this one needed, or each waited for the other. Nothing was written."""
+
+
+_COLLISIONS = (asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError)
+
+
 class Prepared:
     """A statement compiled at import: its text and the names of its parameters, in order."""
 
@@ -196,14 +203,18 @@ class Database:
     async def transaction(self) -> AsyncIterator[Session]:
         """A session in one transaction, whose topics ring once it has committed.
 
-        Raises `DatabaseUnavailable` when the connection is lost: whether it committed is then unknown to the caller.
+        Raises `Collided`, or `DatabaseUnavailable` when the connection is lost: whether it committed is then unknown to
+        the caller.
         """
         async with self._lent() as connection:
             session = Session(connection, self.watch, self._sight)
-            async with connection.transaction():
-                yield session
-                if self._last_step is not None:
-                    await self._last_step(session)
+            try:
+                async with connection.transaction():
+                    yield session
+                    if self._last_step is not None:
+                        await self._last_step(session)
+            except _COLLISIONS as error:
+                raise Collided(str(error)) from error
         if session.topics and self.ring is not None:
             self.ring(frozenset(session.topics))
 

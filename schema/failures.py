@@ -13,6 +13,7 @@ from graphql import GraphQLError
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from db.connections import DatabaseUnavailable
+from db.database import Collided
 from db.paging import InvalidCursor, InvalidPage
 from db.rows import OutOfSight
 from domain.refusals import Refused
@@ -115,6 +116,8 @@ def _in_our_words(error: Exception) -> ApiError | None:
             return bad_request("This cursor is too old to go on from. Start anew.", user_code="CURSOR_EXPIRED")
         case Refused(refusals=refusals):
             return bad_request(" ".join(refusal.message for refusal in refusals), user_code=refusals[0].code)
+        case Collided():
+            return ApiError(Code.UNAVAILABLE, "Something else was changed at the same moment. Try again.")
         case DatabaseUnavailable():
             return ApiError(Code.UNAVAILABLE, "The database cannot be reached. Try again in a moment.")
         case StoreUnavailable():

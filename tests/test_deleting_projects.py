@@ -1,21 +1,23 @@
 """A project is deleted with everything in it and nothing else, in the database and in the store."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, update
 
+from db.database import Collided
 from db.ids import Kind, global_id, key_of, new_id
-from db.tables import grants, metadata, training_runs
-from domain.projects import create_project
+from db.tables import grants, metadata, training_runs, users
+from domain.projects import create_project, delete_project
 from domain.uploads import sweep
 from ml.spec import Task
 from tests.ready import cancer, ready_version
 from tests.test_grants import CREATE as GRANT
 from tests.test_grants import again
 from tests.trained import Run, succeeded_run
-from tests.uploading import START, create_dataset
+from tests.uploading import CREATE_DATASET, START, create_dataset
 
 DELETE = """
 mutation ($input: DeleteProjectInput!) {
@@ -34,6 +36,7 @@ mutation ($input: CreateModelVersionInput!) {
 POINTS = """
 mutation ($input: IngestMetricsInput!) { ingestMetrics(input: $input) { accepted errors { message } } }
 """
+PATIENT = "SET LOCAL idle_in_transaction_session_timeout = 0"
 NODE = "query ($id: ID!) { node(id: $id) { id } }"
 
 
@@ -188,6 +191,51 @@ async def test_work_that_is_not_over_and_versions_elsewhere_are_in_the_way(execu
         [("ModelVersion", version)] + [("TrainingRun", id) for id in (full.lab.run.id, global_id(Kind.RUN, elsewhere))]
     )
     assert await counted(db) == before
+
+
+async def test_who_makes_something_in_a_project_that_is_being_deleted_is_told_to_try_again(execute, admin, db, project):
+    id = global_id(Kind.PROJECT, project.id)
+    input = {"projectId": id, "name": "late"}
+    async with db.transaction() as session:
+        await session.connection.execute(PATIENT)
+        await delete_project(session, admin, id=id, confirmation="lab")
+        late = asyncio.create_task(execute(CREATE_DATASET, principal=admin, input=input))
+        await _somebody_waits(db)
+    answer = await late
+    again = await execute(CREATE_DATASET, principal=admin, input=input)
+
+    assert answer["data"] == {"createDataset": None}
+    assert answer["errors"][0]["message"] == "Something else was changed at the same moment. Try again."
+    assert answer["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
+    assert [error["code"] for error in again["data"]["createDataset"]["errors"]] == ["NOT_FOUND"]
+
+
+async def test_of_two_that_wait_for_each_other_one_is_told_to_try_again(db, admin, caller):
+    """PostgreSQL ends one of them after a second; what that one did is undone."""
+    other = await caller(None, username="other")
+
+    async def rename(first: Any, second: Any, name: str, meet: asyncio.Barrier) -> None:
+        async with db.transaction() as session:
+            await session.connection.execute(PATIENT)
+            await session.run(update(users).where(users.c.id == first).values(display_name=name))
+            await meet.wait()
+            await session.run(update(users).where(users.c.id == second).values(display_name=name))
+
+    meet, pair = asyncio.Barrier(2), (admin.user_id, other.user_id)
+    ended = await asyncio.gather(rename(*pair, "one", meet), rename(*pair[::-1], "two", meet), return_exceptions=True)
+
+    assert sorted(type(outcome) for outcome in ended if outcome is not None) == [Collided]
+    async with db.reading() as session:
+        names = {record[0] for record in await session.records(select(users.c.display_name))}
+    assert names == {"one" if ended[0] is None else "two"}
+
+
+async def _somebody_waits(db: Any) -> None:
+    """Until another transaction waits for a lock."""
+    async with asyncio.timeout(30), db.reading() as session:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while not await session.connection.fetchval(waiting):  # noqa: ASYNC110  (PostgreSQL offers no event for it)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_project_is_deleted_by_those_who_may_and_out_of_sight_is_as_if_not_there(execute, caller, db, project):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 import websockets
 from sqlalchemy import delete, func, text, update
@@ -321,6 +322,31 @@ async def test_whatever_takes_a_right_away_ends_the_stream(
             else:
                 assert "errors" not in await execute(taken, principal=admin, id=id)
             await socket.forbidden(str(number))
+
+
+async def test_an_event_stream_ends_with_the_error_and_the_cursor(
+    server, token_of, caller, grant, revoke, run_in, ours, monkeypatch
+):
+    monkeypatch.setattr(Wakeups, "patience", 3600.0)
+    bob = await caller(None, username="bob")
+    lost, run = await grant(global_id(Kind.USER, bob.user_id), "Viewer", ours), await run_in(ours)
+    headers = {"authorization": f"Bearer {token_of(bob)}"}
+    body = {"query": WATCH_RUN, "variables": {"id": run}}
+    async with (
+        httpx.AsyncClient(base_url=server, timeout=30) as client,
+        client.stream("POST", "/graphql/stream", json=body, headers=headers) as stream,
+        asyncio.timeout(60),
+    ):
+        lines = stream.aiter_lines()
+        identified = await anext(lines)
+        assert identified.startswith("id: ")
+        await revoke(lost)
+        told = [line async for line in lines]
+
+    data = [json.loads(line.removeprefix("data: ")) for line in told if line.startswith("data: ")]
+    (error,) = data[-1]["errors"]
+    assert error["extensions"] == {"code": "FORBIDDEN", "cursor": identified.removeprefix("id: ")}
+    assert "event: complete" in told
 
 
 async def test_what_rings_nobody_is_noticed_all_the_same(server, connect, caller, grant, run_in, ours, db):

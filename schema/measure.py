@@ -149,6 +149,10 @@ class _Measuring:
         if name in _INTROSPECTION:
             inner = Size()
             once.append(1)
+            if self.size(node.selection_set, None).aliases or (node.alias and name == "__schema"):
+                raise TooLarge(
+                    "Introspection takes no aliases, but on `__type`: each would go through the schema again."
+                )
         else:
             inner = self.size(node.selection_set, tag.type if tag else None)
         key = node.alias.value if node.alias else name

@@ -58,6 +58,23 @@ async def test_fragments_that_spread_themselves_are_refused_by_the_validation(ex
     assert answer["errors"][0]["message"] == "Cannot spread fragment 'A' within itself via 'B'."
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{ a: __schema { types { name } } }",
+        "{ __schema { a: types { name } b: types { name } } }",
+        "{ __schema { ...S } } fragment S on __Schema { types { fields { a: type { name } } } }",
+        '{ __type(name: "Query") { a: fields { name } } }',
+    ],
+)
+async def test_introspection_goes_through_the_schema_once(execute, admin, document):
+    assert await refusal(execute, admin, document) == (
+        "Introspection takes no aliases, but on `__type`: each would go through the schema again."
+    )
+    several = await execute('{ a: __type(name: "Query") { name } b: __type(name: "Job") { name } }', principal=admin)
+    assert several["data"]["a"] == {"name": "Query"}
+
+
 async def test_depth_counts_through_fragments_and_introspection_is_not_measured(execute, admin):
     through = "{ viewer { ...V } } fragment V on Viewer { projects { nodes { id } } }"
     introspection = "{ __schema { types { fields { type " + "{ ofType " * 9 + "{ name }" + "}" * 9 + " } } } }"

@@ -4,6 +4,7 @@ What the caller can fix in its input is not here: it comes back in `payload.erro
 shown as INTERNAL with the request id, so that nothing about us leaks.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -25,6 +26,7 @@ from resolvers.inputs.scalars import show_duration
 from storage.objects import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
+_ECHOED = re.compile(r"(cannot represent (?:[^:]* )?value): .*|,? found: .*", re.DOTALL)
 
 
 class Code(StrEnum):
@@ -137,17 +139,22 @@ def shown(error: GraphQLError) -> GraphQLError:
         return error
     if cause is None:
         code = (error.extensions or {}).get("code", Code.BAD_REQUEST)
-        return _located(error, error.message, {**(error.extensions or {}), "code": code})
+        return _located(error, _without_values(error.message), {**(error.extensions or {}), "code": code})
     own = _in_our_words(cause)
     if own is not None:
         return _located(error, own.message, own.extensions or {})
     if error.path is None and isinstance(cause, (ValueError, OverflowError)):
         return _located(error, "This value cannot be read as its type: it is too large.", {"code": Code.BAD_REQUEST})
     if isinstance(cause, GraphQLError):
-        return _located(error, error.message, {"code": Code.BAD_REQUEST, **(cause.extensions or {})})
+        return _located(error, _without_values(error.message), {"code": Code.BAD_REQUEST, **(cause.extensions or {})})
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     _log.error("a field failed", path=error.path, exc_info=cause)
     return _located(error, f"Something went wrong on our side. Request {request_id}.", {"code": Code.INTERNAL})
+
+
+def _without_values(message: str) -> str:
+    """What graphql-core says of an input, without the input: a password of a wrong type is a password all the same."""
+    return _ECHOED.sub(lambda told: f"{told[1] or ''}.", message, count=1)
 
 
 def all_shown(errors: Sequence[GraphQLError] | None) -> list[GraphQLError] | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
@@ -22,12 +23,14 @@ from domain.projects import create_project
 from embedded.servers import EmbeddedStack
 from headai.services import open_services
 from headai.settings import Settings
+from headai.signing_key import signing_key_pem
 from monitoring.logs import configure
 from plans.cache import Plans
 from resolvers.context import Context, Request, Services
 from schema.execution import respond
 from schema.executor import Executor
 from storage.objects import ObjectStore
+from tests.canaries import WATCH, watched_log
 from tests.serving import served, settings_for
 
 Response = dict[str, Any]
@@ -36,10 +39,20 @@ Caller = Callable[..., Awaitable[Principal]]
 StartWorker = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 
-configure(style="console", level="WARNING")
+configure(style="console", level="INFO", stream=watched_log())
 Executor.plans = Plans(sightings=1)  # with HEADAI_EXECUTOR=plans every operation that can be planned is
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+OWN_SECRETS = ("database password", "Redis password", "S3 secret key", "signing key")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_tells_a_secret() -> Iterator[None]:
+    """Fails the run when an answer or a log line told one of the secrets of `tests/canaries.py`."""
+    yield
+    assert not WATCH.seen, WATCH.seen[:5]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,7 +69,17 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emb
 
 @pytest.fixture(scope="session")
 async def settings(servers: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return await settings_for(servers, tmp_path_factory.mktemp("home"))
+    made = await settings_for(servers, tmp_path_factory.mktemp("home"))
+    key = signing_key_pem(made).decode().splitlines()[1]
+    own = (
+        urlsplit(made.database_url).password,
+        urlsplit(made.redis_url).password,
+        made.s3_secret_key.get_secret_value(),
+    )
+    for name, secret in zip(OWN_SECRETS, (*own, key), strict=True):
+        assert secret
+        WATCH.secrets[secret] = name
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +175,7 @@ def execute(context_of: Callable[[Principal | None], Context]) -> Execute:
 
     async def run(query: str, *, principal: Principal | None = None, **variables: Any) -> Response:
         response, _ = await respond(query, variables, None, context_of(principal))
+        WATCH.look("an answer", repr(response))
         response.pop("extensions", None)
         return response
 
@@ -188,19 +212,22 @@ async def server(settings: Settings, services: Services) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def start_worker(settings: Settings, services: Services) -> AsyncIterator[StartWorker]:
+async def start_worker(settings: Settings, services: Services, tmp_path: Path) -> AsyncIterator[StartWorker]:
     """`await start_worker()`: a process of `headai worker`; what still runs in the end is killed."""
     started: list[asyncio.subprocess.Process] = []
+    log = tmp_path / "workers.log"
 
     async def start() -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "headai",
-            "worker",
-            env=settings.environment() | {"HEADAI_CHECKPOINT_INTERVAL": "PT0.1S"},
-            cwd=Path(__file__).parents[1],
-        )
+        with log.open("ab") as said:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "headai",
+                "worker",
+                env=settings.environment() | {"HEADAI_CHECKPOINT_INTERVAL": "PT0.1S"},
+                cwd=Path(__file__).parents[1],
+                stderr=said,
+            )
         started.append(process)
         return process
 
@@ -209,6 +236,9 @@ async def start_worker(settings: Settings, services: Services) -> AsyncIterator[
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+    if started:
+        WATCH.look("a worker's log", log.read_text())
+        sys.stderr.write(log.read_text())
 
 
 @pytest.fixture

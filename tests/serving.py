@@ -19,6 +19,7 @@ from headai.leaving import Leaving
 from headai.requests import MAX_FRAME_BYTES
 from headai.settings import Settings
 from storage.objects import ObjectStore
+from tests.canaries import watched
 
 
 async def settings_for(servers: EmbeddedStack, home: Path) -> Settings:
@@ -55,7 +56,7 @@ async def served(
     if send_buffer is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     config = uvicorn.Config(
-        create_app(settings, leaving or Leaving()),
+        watched(create_app(settings, leaving or Leaving())),
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         log_config=None,

@@ -17,13 +17,14 @@ WATCHED = ("", "uvicorn.access", *logs.CHATTY, *logs.WITH_HANDLERS_OF_THEIR_OWN)
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in WATCHED]
+    configured = structlog.get_config()
     before = [(log.level, log.handlers[:], log.propagate, log.disabled) for log in loggers]
     yield
     for logger, (level, handlers, propagate, disabled) in zip(loggers, before, strict=True):
         logger.setLevel(level)
         logger.handlers[:] = handlers
         logger.propagate, logger.disabled = propagate, disabled
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 @pytest.fixture

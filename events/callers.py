@@ -10,7 +10,7 @@ connections a session has open it writes down for the others (`db.presence`).
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
@@ -18,7 +18,7 @@ from uuid import UUID
 from auth.principals import Principal
 from db import access, api_tokens, grants, presence
 from db.connections import DatabaseUnavailable
-from db.database import Database
+from db.database import Collided, Database
 from db.grants import CALLERS
 from db.ids import new_id
 from events.wakeups import Bell, Wakeups
@@ -43,19 +43,23 @@ class Callers:
         self._open: defaultdict[UUID | bytes, set[Callable[[], None]]] = defaultdict(set)
         self._streams: defaultdict[UUID, set[_Stream]] = defaultdict(set)
         self._bell: Bell | None = None
+        self._new: set[UUID | bytes] = set()
+        self._new_readers: set[UUID] = set()
+        self._news = asyncio.Event()
+        self._looking = asyncio.Lock()
         self._process = new_id()
         self._told: dict[UUID, int] = {}
         self._told_at: float | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._watch_news())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._told_at is not None:
             with contextlib.suppress(DatabaseUnavailable):
                 async with self._db.transaction() as session:
@@ -68,16 +72,15 @@ class Callers:
         Also when it ended just before: it is looked up again at once.
         """
         self._open[credential].add(ended)
-        if self._bell is not None:
-            self._bell.ring()
+        self._new.add(credential)
+        self._news.set()
         try:
             yield
         finally:
             self._open[credential].discard(ended)
             if not self._open[credential]:
                 del self._open[credential]
-            if self._bell is not None:
-                self._bell.ring()
+            self._news.set()
 
     @contextlib.contextmanager
     def following(self, principal: Principal, moved: Callable[[Principal], None]) -> Iterator[None]:
@@ -87,8 +90,8 @@ class Callers:
         """
         stream = _Stream(principal, moved)
         self._streams[principal.user_id].add(stream)
-        if self._bell is not None:
-            self._bell.ring()
+        self._new_readers.add(principal.user_id)
+        self._news.set()
         try:
             yield
         finally:
@@ -97,15 +100,33 @@ class Callers:
                 del self._streams[principal.user_id]
 
     async def _watch(self) -> None:
+        """Look at everybody, whenever somebody rings or it is time."""
         with self._wakeups.watching(CALLERS) as self._bell:
             while True:
                 await self._bell.wait(self._until_next_look())
-                try:
-                    await self._end_those_that_are_over()
-                    await self._tell_those_whose_rights_moved()
-                    await self._tell_how_many_are_open()
-                except DatabaseUnavailable:
-                    await asyncio.sleep(self._wakeups.patience)
+                await self._look(list(self._open), list(self._streams))
+
+    async def _watch_news(self) -> None:
+        """Look at those who came since the last look, and count those who went."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            credentials, readers = list(self._new), list(self._new_readers)
+            self._new.clear()
+            self._new_readers.clear()
+            await self._look(credentials, readers)
+            if self._bell is not None and self._first_end(readers) is not None:
+                self._bell.ring()  # whoever looks at everybody has to wake in time for that end
+
+    async def _look(self, credentials: Sequence[UUID | bytes], readers: Sequence[UUID]) -> None:
+        """One look after the other, so that what an older one read never comes after a newer one."""
+        try:
+            async with self._looking:
+                await self._end_those_that_are_over(credentials)
+                await self._tell_those_whose_rights_moved(readers)
+                await self._tell_how_many_are_open()
+        except (DatabaseUnavailable, Collided):
+            await asyncio.sleep(self._wakeups.patience)
 
     async def _tell_how_many_are_open(self) -> None:
         """Write how many connections each session has in this process, where that has changed, or a sign of life."""
@@ -124,20 +145,23 @@ class Callers:
 
     def _until_next_look(self) -> float:
         """The patience of a reader, or less when a grant ends earlier."""
-        ends = (
-            grant.expires_at
-            for streams in self._streams.values()
-            for stream in streams
-            for grant in stream.principal.grants
-            if grant.expires_at is not None
-        )
-        first = min(ends, default=None)
+        first = self._first_end(self._streams)
         if first is None:
             return self._wakeups.patience
         return min(self._wakeups.patience, max(_SOONEST_LOOK, (first - datetime.now(UTC)).total_seconds()))
 
-    async def _tell_those_whose_rights_moved(self) -> None:
-        asked = list(self._streams)
+    def _first_end(self, readers: Iterable[UUID]) -> datetime | None:
+        """When the first of the grants of these readers ends by itself."""
+        ends = (
+            grant.expires_at
+            for user_id in readers
+            for stream in self._streams.get(user_id, ())
+            for grant in stream.principal.grants
+            if grant.expires_at is not None
+        )
+        return min(ends, default=None)
+
+    async def _tell_those_whose_rights_moved(self, asked: Sequence[UUID]) -> None:
         if not asked:
             return
         async with self._db.reading() as session:
@@ -149,8 +173,7 @@ class Callers:
                     stream.principal = fresh
                     stream.moved(fresh)
 
-    async def _end_those_that_are_over(self) -> None:
-        asked = list(self._open)
+    async def _end_those_that_are_over(self, asked: Sequence[UUID | bytes]) -> None:
         if not asked:
             return
         async with self._db.reading() as session:

@@ -17,7 +17,7 @@ from db.tables import grants
 from events.wakeups import Wakeups
 from tests.serving import served
 from tests.test_grants import CREATE as GRANT
-from tests.test_grants import REVOKE, role_id
+from tests.test_grants import REVOKE, again, role_id
 from tests.test_visibility import two  # noqa: F401  (a fixture)
 
 RUN = """
@@ -347,6 +347,25 @@ async def test_an_event_stream_ends_with_the_error_and_the_cursor(
     (error,) = data[-1]["errors"]
     assert error["extensions"] == {"code": "FORBIDDEN", "cursor": identified.removeprefix("id: ")}
     assert "event: complete" in told
+
+
+async def test_a_stream_that_begins_with_rights_that_are_gone_by_then_is_told_at_once(
+    services, db, caller, grant, ours, monkeypatch
+):
+    monkeypatch.setattr(Wakeups, "patience", 3600.0)
+    bob = await caller(None, username="bob")
+    await grant(global_id(Kind.USER, bob.user_id), "Viewer", ours)
+    before = await again(db, bob)
+    async with db.transaction() as session:
+        await session.run(delete(grants).where(grants.c.user_id == bob.user_id))
+    told: asyncio.Queue[Any] = asyncio.Queue()
+
+    with services.callers.following(before, told.put_nowait):
+        async with asyncio.timeout(30):
+            principal = await told.get()
+
+    assert len(before.grants) == 1
+    assert (principal.user_id, principal.grants) == (bob.user_id, ())
 
 
 async def test_what_rings_nobody_is_noticed_all_the_same(server, connect, caller, grant, run_in, ours, db):

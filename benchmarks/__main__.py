@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks import job
+from benchmarks import job, metrics
 from benchmarks.comparison import compare
 from benchmarks.machine import described
 from benchmarks.report import Report
@@ -23,12 +23,13 @@ class Part(StrEnum):
     ALL = "all"
     QUERIES = "queries"
     JOB = "job"
+    METRICS = "metrics"
 
 
 def main(
-    only: Annotated[Part, typer.Option(help="The queries against their peers, or the figures of the main job.")] = (
-        Part.ALL
-    ),
+    only: Annotated[
+        Part, typer.Option(help="The queries against their peers, or the figures of the main job or of metrics.")
+    ] = (Part.ALL),
     quick: Annotated[
         bool, typer.Option("--quick", help="A shorter run for the inner loop; its figures are rough.")
     ] = False,
@@ -57,12 +58,17 @@ async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, cons
     share, patience = (0.25, 1) if quick else (1.0, 5)
     async with running() as head_ai:
         report.figures.extend(await job.idle_memory(head_ai, when="just started"))
-        if only is not Part.JOB:
+        if only in (Part.ALL, Part.QUERIES):
             comparing = compare(head_ai, rounds=1 if quick else rounds, share=share, patience=patience, console=console)
             async with aclosing(comparing):
                 async for answered in comparing:
                     report.answered.append(answered)
-        if only is not Part.QUERIES:
+        if only in (Part.ALL, Part.METRICS):
+            metering = metrics.measure(head_ai, size=metrics.QUICK if quick else metrics.FULL, console=console)
+            async with aclosing(metering):
+                async for figure in metering:
+                    report.figures.append(figure)
+        if only in (Part.ALL, Part.JOB):
             measuring = job.measure(head_ai, size=job.QUICK if quick else job.FULL, console=console)
             async with aclosing(measuring):
                 async for figure in measuring:

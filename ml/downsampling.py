@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_NARROW = 64
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -32,8 +34,8 @@ class Axis(StrEnum):
     """Along what buckets are of equal width. TIME: buckets begin at multiples of their width, so that histories line
     up; RELATIVE_TIME: they begin at the history's own first point. Without steps STEP is RELATIVE_TIME.
 
-    MIN_MAX lines its buckets up along STEP, too, and makes them as wide as a number of three bits with zeros behind it,
-    so that they are made of the cells of rollups (`ml.packing`)."""
+    MIN_MAX lines its buckets up along STEP, too, and makes wide ones two or three times a power of two wide, so that
+    they are made of the cells of rollups (`ml.packing`)."""
 
     STEP = "STEP"
     TIME = "TIME"
@@ -144,16 +146,16 @@ def _of_cells(axis: Axis, most: int) -> bool:
 
 def _width_of_cells(first: int, last: int, most: int) -> int:
     """How wide at most `most` buckets are that begin at multiples of their width and hold everything."""
-    width = _three_bits(-(-(last - first + 1) // most))
+    width = _round(-(-(last - first + 1) // most))
     while last // width - first // width + 1 > most:
-        width = _three_bits(width + 1)
+        width = _round(width + 1)
     return width
 
 
-def _three_bits(number: int) -> int:
-    """The next number from this one on that is three bits and zeros behind them."""
-    zeros = max(0, number.bit_length() - 3)
-    return -(-number >> zeros) << zeros
+def _round(width: int) -> int:
+    """The next width from this one on that is narrow, or two or three times a power of two."""
+    zeros = max(0, width.bit_length() - 2) if width > _NARROW else 0
+    return -(-width >> zeros) << zeros
 
 
 def _buckets(along: Ints, width: int, origin: int) -> _Buckets:

@@ -15,7 +15,7 @@ from ml.downsampling import History, Ints, of_cells
 
 CHUNK = 16_384
 """How many points a chunk has at most."""
-_CELLS = 96
+_CELLS = 192
 COARSER = 4
 """By how many powers of two the coarse cells of a rollup are wider than the fine ones."""
 _WIDTHS = (np.dtype("<i1"), np.dtype("<i2"), np.dtype("<i4"), np.dtype("<i8"))

@@ -9,9 +9,9 @@ import orjson
 import uvicorn
 import uvloop
 
-from benchmarks.peers import bare, documented
+from benchmarks.peers import bare, documented, points
 
-PEERS: dict[str, Any] = {"bare": bare.opened, "documented": documented.opened}
+PEERS: dict[str, Any] = {"bare": bare.opened, "documented": documented.opened, "points": points.opened}
 
 
 async def serve(*, peer: str, port: int, database_url: str, viewer: str, run: str) -> None:

@@ -123,9 +123,9 @@ def test_chunks_are_about_equally_long_and_do_not_mix_points_with_and_without_st
     assert [listed(piece.history)[0][0] for piece in cut] == [0, packing.CHUNK // 2 + 1, None]
 
 
-def test_a_million_points_have_rollups_of_a_few_kilobytes():
+def test_a_whole_chunk_has_rollups_of_a_few_kilobytes():
     size = packing.CHUNK
     rollup = roll_up(history([(step, step) for step in range(size)], np.random.default_rng(7).normal(size=size)))
 
-    assert rollup.cell == 8
-    assert (len(rollup.fine), len(rollup.coarse)) == (24 * 130, 24 * 10)
+    assert rollup.cell == 7
+    assert (len(rollup.fine), len(rollup.coarse)) == (24 * 258, 24 * 18)

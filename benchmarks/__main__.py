@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks import job, metrics
+from benchmarks import datasets, job, metrics
 from benchmarks.comparison import compare
 from benchmarks.machine import described
 from benchmarks.report import Report
@@ -24,16 +24,18 @@ class Part(StrEnum):
     QUERIES = "queries"
     JOB = "job"
     METRICS = "metrics"
+    DATASETS = "datasets"
 
 
 def main(
     only: Annotated[
-        Part, typer.Option(help="The queries against their peers, or the figures of the main job or of metrics.")
+        Part, typer.Option(help="The queries against their peers, the main job, metrics, or a large file.")
     ] = (Part.ALL),
     quick: Annotated[
         bool, typer.Option("--quick", help="A shorter run for the inner loop; its figures are rough.")
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of the queries.")] = 3,
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the large file: 12,000,000 are 1.4 GB.")] = 1_200_000,
     json: Annotated[Path | None, typer.Option(help="A file to write every figure to.")] = None,
 ) -> None:
     """Start a Head AI of its own in a temporary folder, measure it, and stop it."""
@@ -41,7 +43,7 @@ def main(
     report = Report(machine=described())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_measure(report, only, quick=quick, rounds=rounds, console=console))
+            runner.run(_measure(report, only, quick=quick, rounds=rounds, rows=rows, console=console))
     except asyncio.CancelledError:
         sys.exit("Stopped; this is what was measured so far.")
     finally:
@@ -50,7 +52,7 @@ def main(
             report.write(json)
 
 
-async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, console: Console) -> None:
+async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, rows: int, console: Console) -> None:
     """Fill the report; what was measured before something went wrong, or SIGTERM, stays in it."""
     task = asyncio.current_task()
     assert task is not None
@@ -67,6 +69,11 @@ async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, cons
             metering = metrics.measure(head_ai, size=metrics.QUICK if quick else metrics.FULL, console=console)
             async with aclosing(metering):
                 async for figure in metering:
+                    report.figures.append(figure)
+        if only in (Part.ALL, Part.DATASETS):
+            large = datasets.measure(head_ai, rows=rows // 4 if quick else rows, console=console)
+            async with aclosing(large):
+                async for figure in large:
                     report.figures.append(figure)
         if only in (Part.ALL, Part.JOB):
             measuring = job.measure(head_ai, size=job.QUICK if quick else job.FULL, console=console)

@@ -171,7 +171,8 @@ class _Bench:
         targets = {part["partNumber"]: part for part in started["parts"]}
         with path.open("rb") as file:
             for number in range(1, upload["partCount"] + 1):
-                etag = await self._api.put(targets[number], file.read(int(upload["partSizeBytes"])))
+                content = file.read(int(upload["partSizeBytes"]))
+                etag = await self._api.put(targets[number], content, size=len(content))
                 parts.append({"partNumber": number, "etag": etag})
         version_id = str(upload["version"]["id"])
         following = self._api.follow("DatasetVersionUpdated", {"id": version_id})

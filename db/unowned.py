@@ -9,11 +9,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from db.database import Prepared, Session
 from db.tables import unowned_objects
 
+AT_ONCE = 100
 _DUE = Prepared(
     select(unowned_objects.c.key)
     .where(unowned_objects.c.due_at <= func.clock_timestamp())
     .order_by(unowned_objects.c.due_at)
-    .limit(100)
+    .limit(AT_ONCE)
 )
 _FORGET = Prepared(delete(unowned_objects).where(unowned_objects.c.key == any_(bindparam("keys", type_=ARRAY(Text)))))
 
@@ -41,7 +42,7 @@ async def let_go_under(session: Session, prefix: str) -> None:
 
 
 async def due(session: Session) -> list[str]:
-    """Keys whose time has come, the oldest first, a hundred at most."""
+    """Keys whose time has come, the oldest first, `AT_ONCE` at most."""
     return [key for (key,) in await session.records(_DUE)]
 
 

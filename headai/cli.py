@@ -21,6 +21,10 @@ app = typer.Typer(
 )
 admin = typer.Typer(no_args_is_help=True, help="Administrators and passwords, straight in the database.")
 app.add_typer(admin, name="admin")
+datasets = typer.Typer(no_args_is_help=True, help="Datasets, through the public API.")
+app.add_typer(datasets, name="datasets")
+storage = typer.Typer(no_args_is_help=True, help="The object store, held against the database.")
+app.add_typer(storage, name="storage")
 
 
 @app.command()
@@ -137,6 +141,62 @@ def admin_set_password(username: Annotated[str, typer.Argument(help="Whose passw
     password = _new_password()
     asyncio.run(set_password(loaded, username, password))
     typer.echo(f"The password of {username} is changed.")
+
+
+@datasets.command("push")
+def datasets_push(
+    paths: Annotated[list[Path], typer.Argument(help="Files, and folders with files, that become dataset versions.")],
+    project: Annotated[str, typer.Option(help="The slug of the project.")],
+    dataset: Annotated[str | None, typer.Option(help="The dataset's name; else that of each file.")] = None,
+    format: Annotated[str | None, typer.Option(help="CSV, JSONL, PARQUET or ARROW; else by the ending.")] = None,
+    parts_at_once: Annotated[int, typer.Option(min=1, max=32, help="How many parts are sent at a time.")] = 4,
+    wait: Annotated[bool, typer.Option(help="Wait until each version is READY.")] = True,
+    url: Annotated[str, typer.Option(help="Where the server is; else the port of HEADAI_PORT here.")] = "",
+    token: Annotated[str, typer.Option(envvar="HEADAI_TOKEN", help="An API token, in place of a password.")] = "",
+    username: Annotated[str, typer.Option(help="Who to sign in as.")] = "admin",
+    password: Annotated[str, typer.Option(help="Else HEADAI_ADMIN_PASSWORD, else asked for.")] = "",
+) -> None:
+    """Send files to datasets, in parts straight to the object store; a push that was cut off goes on where it was."""
+    from rich.console import Console
+
+    from headai.push import push
+
+    common = CommonSettings.load()
+    if not token:
+        known = common.admin_password.get_secret_value() if common.admin_password else ""
+        password = password or known or typer.prompt(f"Password of {username}", hide_input=True)
+    raise typer.Exit(
+        asyncio.run(
+            push(
+                url=url or f"http://127.0.0.1:{common.port}",
+                username=username,
+                password=password,
+                token=token,
+                paths=paths,
+                project=project,
+                dataset=dataset,
+                format=format,
+                parts_at_once=parts_at_once,
+                wait=wait,
+                console=Console(soft_wrap=True, highlight=False),
+            )
+        )
+    )
+
+
+@storage.command("check")
+def storage_check(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what can be.")] = False,
+) -> None:
+    """Tell objects without a record and records without their object; exit status 1 when there are any."""
+    from headai.storage_check import storage_check as check
+    from storage.objects import StoreUnavailable
+
+    try:
+        raise typer.Exit(asyncio.run(check(Settings.load(), repairing=repair, say=typer.echo)))
+    except StoreUnavailable as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
 
 
 def _new_password() -> str:

@@ -4,7 +4,7 @@ Everything that goes wrong is an `ApiTrouble`: what happened and what to do abou
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -70,6 +70,14 @@ class Api:
         user: dict[str, Any] = payload["viewer"]["user"]
         return user
 
+    def use_token(self, token: str) -> None:
+        """Later calls are made with an API token, or an access token that somebody else renews."""
+        self._tokens = {
+            "accessToken": token,
+            "accessTokenExpiresAt": datetime.max.replace(tzinfo=UTC).isoformat(),
+            "refreshToken": None,
+        }
+
     async def sign_out(self) -> None:
         if self._tokens is not None:
             await self.send("Logout", {"input": {}})
@@ -119,9 +127,9 @@ class Api:
                     raise ApiTrouble(f"The connection to {self.url} broke and cannot be made again: {error}") from error
                 await asyncio.sleep(min(0.25 * 2**failures, 5))
 
-    async def put(self, target: Mapping[str, Any], content: bytes) -> str:
-        """Send a part of a file to its signed URL; returns the ETag the store answers."""
-        headers = {header["name"]: header["value"] for header in target["headers"]}
+    async def put(self, target: Mapping[str, Any], content: AsyncIterable[bytes] | bytes, *, size: int) -> str:
+        """Send a part of a file, of `size` bytes, to its signed URL; returns the ETag the store answers."""
+        headers = {header["name"]: header["value"] for header in target["headers"]} | {"content-length": str(size)}
         try:
             response = await self._http.request(target["method"], target["url"], content=content, headers=headers)
         except httpx.HTTPError as error:

@@ -132,9 +132,9 @@ class Demo:
                 content = await asyncio.to_thread(_part, path, number, part_size)
                 target = targets.pop(number, None) or await self.fresh_target(upload["id"], number)
                 try:
-                    etag = await self.api.put(target, content)
+                    etag = await self.api.put(target, content, size=len(content))
                 except ApiTrouble:
-                    etag = await self.api.put(await self.fresh_target(upload["id"], number), content)
+                    etag = await self.api.put(await self.fresh_target(upload["id"], number), content, size=len(content))
                 parts.append({"partNumber": number, "etag": etag})
                 progress.advance(bar, len(content))
         completed = await self.send("CompleteUpload", {"input": {"uploadId": upload["id"], "parts": parts}})

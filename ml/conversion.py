@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,9 @@ ROWS_A_GROUP = 131_072
 CELLS_A_GROUP = 8_000_000
 BYTES_A_GROUP = 128 << 20
 ROWS_A_BATCH = 16_384
+WIDE = 200
+"""Columns from which on looking for common expressions, which takes the square of their number, is not worth it."""
+COLUMNS_A_SLICE = 2000
 
 
 @dataclass(frozen=True)
@@ -129,26 +132,61 @@ def _write_csv(
 def _copy_csv(
     engine: duckdb.DuckDBPyConnection, found: Inspection, target: Path, tolerated: float, on_progress: Progress
 ) -> int:
+    """Thousands of columns are copied in slices, which are then put side by side: each has a vector of its own for
+    every step of its way. So are columns whose names DuckDB takes for the same."""
     assert found.start is not None
-    kept = REJECTS_KEPT + int(tolerated * found.start.lines)
     names = [column.name for column in found.columns]
-    relation = csv_relation(found, rejects_kept=kept)
+    relation = csv_relation(found, rejects_kept=REJECTS_KEPT + int(tolerated * found.start.lines))
     cells = [agreed(cast, csv_value(found, i)) for i, cast in enumerate(found.casts)]
-    forget_rejects(engine)
-    on_progress("convert", 0.0)
-    if len({name.lower() for name in names}) < len(names):
-        values = ", ".join(f"{cell} AS v{i}" for i, cell in enumerate(cells))
-        return _write_rows(engine, f"SELECT {values} FROM {relation}", names, target, on_progress)
-    values = ", ".join(f"{cell} AS {quoted(name)}" for cell, name in zip(cells, names, strict=True))
     row_bytes = found.path.stat().st_size // max(1, found.start.lines)
     group_rows = max(1024, min(_rows_a_group(len(names)), BYTES_A_GROUP // max(1, row_bytes)))
-    query = (
-        f"COPY (SELECT {values} FROM {relation}) TO {text(str(target))} "
-        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group_rows})"
-    )
-    rows: int = rows_of(engine, query, lambda done: on_progress("convert", done))[0][0]
-    _flush(target)
-    return rows
+    if len(names) > WIDE:
+        engine.execute("SET disabled_optimizers = 'common_subexpressions'")
+    distinct = len({name.lower() for name in names}) == len(names)
+    slices = [range(low, min(len(names), low + COLUMNS_A_SLICE)) for low in range(0, len(names), COLUMNS_A_SLICE)]
+    whole = distinct and len(slices) == 1
+    parts = [target] if whole else [target.with_name(f"{target.name}.{i}") for i in range(len(slices))]
+    row_count = 0
+    try:
+        for done, (part, columns) in enumerate(zip(parts, slices, strict=True)):
+            values = ", ".join(f"{cells[i]} AS {quoted(names[i]) if whole else f'v{i}'}" for i in columns)
+            query = (
+                f"COPY (SELECT {values} FROM {relation}) TO {text(str(part))} "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group_rows})"
+            )
+
+            def heard(share: float, before: int = done) -> None:
+                on_progress("convert", (before + share) / len(slices))
+
+            forget_rejects(engine)
+            heard(0.0)
+            rows = rows_of(engine, query, heard)
+            row_count = rows[0][0]
+        if whole:
+            _flush(target)
+        else:
+            with closing(_side_by_side(parts, names)) as batches:
+                _write(batches, target, None, on_progress)
+    finally:
+        for part in parts:
+            if part != target:
+                part.unlink(missing_ok=True)
+    return row_count
+
+
+def _side_by_side(parts: Sequence[Path], names: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
+    """The rows of Parquet files with the same number of rows, as one table; first an empty batch with the schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with ExitStack() as stack:
+        files = [stack.enter_context(pq.ParquetFile(part)) for part in parts]
+        types = [dtype for file in files for dtype in file.schema_arrow.types]
+        schema = pa.schema([pa.field(name, dtype) for name, dtype in zip(names, types, strict=True)])
+        yield pa.RecordBatch.from_pylist([], schema=schema)
+        rows = _rows_a_batch(len(names))
+        for pieces in zip(*(file.iter_batches(batch_size=rows) for file in files), strict=True):
+            yield pa.RecordBatch.from_arrays([column for piece in pieces for column in piece.columns], schema=schema)
 
 
 def _write_jsonl(found: Inspection, target: Path, scratch: Path, memory_limit_mb: int, on_progress: Progress) -> int:

@@ -110,6 +110,15 @@ class ObjectInfo:
     modified_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenUpload:
+    """A multipart upload that was neither completed nor aborted; its parts are in the store."""
+
+    key: str
+    upload_id: str
+    started_at: datetime
+
+
 def same_etag(one: str, other: str) -> bool:
     """ETags are compared without their quotes: clients send them either way."""
     return _bare(one) == _bare(other)
@@ -266,6 +275,14 @@ class ObjectStore:
         with suppress(UploadMissing):
             async with self._asking(key):
                 await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+
+    async def open_uploads(self) -> AsyncIterator[OpenUpload]:
+        """Every upload whose parts are in the store."""
+        pages = self._client.get_paginator("list_multipart_uploads")
+        async with self._asking(seconds=TRANSFER_SECONDS):
+            found = [upload async for page in pages.paginate(Bucket=self._bucket) for upload in page.get("Uploads", ())]
+        for upload in found:
+            yield OpenUpload(key=upload["Key"], upload_id=upload["UploadId"], started_at=upload["Initiated"])
 
     # Objects
 

@@ -15,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ml.arriving import Arriving
+from ml.conversion import convert
+from ml.csv_files import inspect_csv
 from ml.formats import ColumnType, CsvOptions
 from ml.intake import Prepared, prepare
 
@@ -190,6 +193,19 @@ def test_two_thousand_columns(tmp_path: Path) -> None:
     assert {c.type for c in prepared.columns} == {ColumnType.INTEGER}
     assert prepared.profiles[1999]["numeric"]["max"] == 1999 * 49
     assert prepared.profiles[1999]["distinct_count"] == 50
+
+
+def test_ten_thousand_columns(tmp_path: Path) -> None:
+    header = ",".join(f"x{i}" for i in range(10_000))
+    rows = "\n".join(",".join(f"{i * j}{'.5' * (i == 7_000)}" for i in range(10_000)) for j in range(5))
+    source, target = tmp_path / "source", tmp_path / "data.parquet"
+    source.write_text(f"{header}\n{rows}\n")
+    found = inspect_csv(Arriving(source, source.stat().st_size), None, tmp_path, lambda phase, fraction: None)
+    converted = convert(found, target, scratch=tmp_path, memory_limit_mb=1024)
+    frame = pl.read_parquet(target)
+    assert (converted.row_count, frame.columns) == (5, [f"x{i}" for i in range(10_000)])
+    assert frame.row(4) == tuple(28_000.5 if i == 7_000 else i * 4 for i in range(10_000))
+    assert [c.name for c in converted.columns if c.type is not ColumnType.INTEGER] == ["x7000"]
 
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)

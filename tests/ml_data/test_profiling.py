@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
 from ml.formats import ColumnInfo, ColumnType
 from ml.intake import prepare
@@ -25,7 +25,7 @@ def profiles_of(tmp_path: Path, frame: pl.DataFrame, kinds: list[ColumnType], **
 
 
 @pytest.mark.parametrize("format", ["CSV", "PARQUET"])
-@pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_diabetes, load_iris])
+@pytest.mark.parametrize("load", [load_breast_cancer, load_wine, load_diabetes, load_iris, load_digits])
 def test_real_data_has_the_figures_of_numpy(tmp_path: Path, load: Any, format: str) -> None:
     bunch = load()
     frame = pl.DataFrame(bunch.data, schema=[str(name) for name in bunch.feature_names]).with_columns(

@@ -1,9 +1,11 @@
 """LightGBM alone, in a process of its own: `python -m benchmarks.alone`, told on standard input what to do.
 
 `train` calls `lightgbm.train` on the data, split and parameters of a run. `predict` calls `Booster.predict`. Reading
-the data and loading the model are not part of the time.
+the data and loading the model are not part of the time. `predict_file` is a script as one would write it to predict a
+file: polars reads it, `Booster.predict` predicts all rows at once, polars writes them with their predictions.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,11 +15,14 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import orjson
+import polars as pl
 
 from ml.messages import TrainJob
 from ml.preparation import prepare
 from ml.spec import TrainingSpec
 from ml.training import engine_params
+
+_NICE = 5
 
 
 def train(*, data: str, spec: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -69,6 +74,21 @@ def _timed(booster: lgb.Booster, arrays: list[Any], threads: int) -> list[float]
     return seconds
 
 
+def predict_file(*, model: str, data: str, output: str, features: list[str], threads: int) -> dict[str, Any]:
+    """Seconds from the first byte read to the last byte written, the model loaded; the digest of the predictions.
+
+    It yields to other work as the children of a worker do, so that a busy machine slows both down alike.
+    """
+    os.nice(_NICE)
+    booster = lgb.Booster(model_file=model)
+    began = time.perf_counter()
+    frame = pl.read_parquet(data)
+    values = np.asarray(booster.predict(frame.select(features).to_numpy(), num_threads=threads))
+    frame.with_columns(pl.Series("prediction", values)).write_parquet(output)
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "predictions": sha256(values.tobytes()).hexdigest()}
+
+
 def digest(model: str) -> str:
     """Of the part of a model's text that says what it predicts; the parameters it was made with follow after it."""
     return sha256(model.partition("\nparameters:")[0].encode()).hexdigest()
@@ -76,6 +96,10 @@ def digest(model: str) -> str:
 
 if __name__ == "__main__":
     asked = orjson.loads(sys.stdin.buffer.readline())
-    works: dict[str, Callable[..., dict[str, Any]]] = {"train": train, "predict": predict}
+    works: dict[str, Callable[..., dict[str, Any]]] = {
+        "train": train,
+        "predict": predict,
+        "predict_file": predict_file,
+    }
     work = works[asked.pop("what")]
     sys.stdout.buffer.write(orjson.dumps(work(**asked)) + b"\n")

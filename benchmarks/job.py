@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import numpy as np
 import orjson
+import polars as pl
 from rich.console import Console
 from sqlalchemy import bindparam, select
 
@@ -45,6 +47,19 @@ mutation Predict($input: PredictInput!) {
 }"""
 
 
+_BATCH = """
+mutation Batch($input: CreateBatchPredictionInput!) {
+  createBatchPrediction(input: $input) { batchPrediction { id } errors { message path } }
+}"""
+_OPERATION = """
+query Operation($id: ID!) {
+  operation(id: $id) { status failure { message } ... on BatchPrediction { output { id } } }
+}"""
+_BATCH_ROUNDS = 100
+_BATCH_PAIRS = 3
+_LOOK_AGAIN_SECONDS = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """How large the long run and the models that predict are."""
@@ -54,10 +69,11 @@ class Size:
     pairs: int
     model_rounds: int
     calls: int
+    batch_rows: int
 
 
-FULL = Size(run_seconds=60, run_rows=100_000, pairs=2, model_rounds=500, calls=100)
-QUICK = Size(run_seconds=8, run_rows=50_000, pairs=1, model_rounds=500, calls=20)
+FULL = Size(run_seconds=60, run_rows=100_000, pairs=2, model_rounds=500, calls=100, batch_rows=500_000)
+QUICK = Size(run_seconds=8, run_rows=50_000, pairs=1, model_rounds=500, calls=20, batch_rows=100_000)
 
 
 @dataclass(slots=True)
@@ -97,7 +113,7 @@ async def idle_memory(head_ai: Running, *, when: str) -> list[Figure]:
 async def measure(head_ai: Running, *, size: Size, console: Console) -> AsyncGenerator[Figure, None]:
     """The figures of the main job, as they come. Raises `RunFailed`, `WrongAnswer` or `headai.client.ApiTrouble`."""
     async with _bench(head_ai, console) as bench:
-        for part in (bench.uploads, bench.first_points, bench.predictions, bench.long_run):
+        for part in (bench.uploads, bench.first_points, bench.predictions, bench.batch, bench.long_run):
             for figure in await part(size):
                 yield figure
 
@@ -361,6 +377,77 @@ class _Bench:
                 )
             )
         return figures
+
+    async def batch(self, size: Size) -> list[Figure]:
+        """Pairs of a script that predicts a file and a batch prediction of the same rows, one after the other."""
+        path = self._folder / "batch.csv"
+        write_numeric(path, rows=size.batch_rows, seed=5)
+        version_id, _ = await self._upload(await self._dataset("batch"), path)
+        parquet = self._folder / "batch.parquet"
+        await self._fetch_data(version_id, parquet)
+        spec = {"task": "REGRESSION", "target": TARGET, "features": feature_names(), "params": {"num_leaves": 63}}
+        run_id, _ = await self._run(version_id, spec | {"numRounds": _BATCH_ROUNDS, "earlyStoppingRounds": None})
+        named = {"projectId": self._project_id, "name": "batch", "task": "REGRESSION"}
+        made = await self._api.send("CreateModel", {"input": named})
+        source = {"modelId": made["model"]["id"], "from": {"runId": run_id}}
+        version = (await self._api.send("CreateModelVersion", {"input": source}))["modelVersion"]
+        model = self._folder / "batch.txt"
+        await self._fetch_model(run_id, model)
+        output_id = await self._dataset("batch predictions")
+        asked = {"what": "predict_file", "model": str(model), "data": str(parquet), "features": feature_names()}
+        asked |= {"threads": os.cpu_count(), "output": str(self._folder / "alone.parquet")}
+        alone, through = [], []
+        for _ in range(_BATCH_PAIRS):
+            await wait_until_idle(5)
+            one = await _alone(asked)
+            alone.append(one["seconds"])
+            await wait_until_idle(5)
+            given = {"model": {"id": version["id"]}, "inputVersionId": version_id, "outputDatasetId": output_id}
+            predicted_id, seconds = await self._predict_batch(given)
+            through.append(seconds)
+            predicted = self._folder / "predicted.parquet"
+            await self._fetch_data(predicted_id, predicted)
+            values = pl.read_parquet(predicted, columns=["prediction"])["prediction"].to_numpy()
+            if sha256(values.tobytes()).hexdigest() != one["predictions"]:
+                raise WrongAnswer("A batch prediction and Booster.predict say different things of the same rows.")
+            self._say(f"{size.batch_rows:,} rows: alone {alone[-1]:.1f} s, as a batch prediction {through[-1]:.1f} s")
+        return [
+            Figure(
+                name="rows a second of a batch prediction, those of polars + Booster.predict over them",
+                value=median(one / other for one, other in zip(through, alone, strict=True)),
+                unit="×",
+                target=1.25,
+                detail=f"createBatchPrediction → SUCCEEDED ({_list(through)} s) over a script in a process of its own "
+                f"({_list(alone)} s), {os.cpu_count()} threads each; {size.batch_rows:,} rows × {FEATURES} features, "
+                f"{_BATCH_ROUNDS} rounds of 63 leaves; the same predictions",
+            )
+        ]
+
+    async def _predict_batch(self, given: Mapping[str, Any]) -> tuple[str, float]:
+        """The dataset version that a batch prediction made, and the seconds from asking to SUCCEEDED."""
+        port, token = self._head_ai.settings.port, await self._head_ai.token()
+        connection = await Connection.open(port)
+
+        async def ask(document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+            body = orjson.dumps({"query": document, "variables": variables})
+            answer: dict[str, Any] = orjson.loads(await connection.ask(post_graphql(port, body, token).request))["data"]
+            return answer
+
+        try:
+            began = time.perf_counter()
+            made = (await ask(_BATCH, {"input": given}))["createBatchPrediction"]
+            if made["errors"]:
+                raise WrongAnswer(str(made["errors"]))
+            while True:
+                found = (await ask(_OPERATION, {"id": made["batchPrediction"]["id"]}))["operation"]
+                if found["status"] in _FINAL:
+                    break
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            if found["status"] != "SUCCEEDED":
+                raise RunFailed(f"{found['status']}: {found['failure']}")
+            return str(found["output"]["id"]), time.perf_counter() - began
+        finally:
+            connection.close()
 
     async def _timed(
         self,

@@ -140,49 +140,52 @@ def rows_of(path: str, names: list[str] | None, *, start: int, rows_at_once: int
 
 
 def join_in_child(control: Control, job: JoinJob) -> Joined:
-    """Write rows and predictions side by side, then describe every column; reports `RowsDone` on the way."""
+    """Write rows and predictions side by side, then describe what was added; reports `RowsDone` on the way."""
     from ml.formats import ColumnInfo, ColumnType
     from ml.profiling import profile  # DuckDB: only this step needs it
 
     model = TableModel.load(job.model, job.sha256)
-    names = [name for name, _ in job.columns]
     total, written = pq.read_metadata(job.data).num_rows, 0
     labels = None if model.labels is None else pa.array(model.labels)
     value_type = pa.float64() if labels is None else labels.type
-    added = _names_beside(names, model, probabilities=job.probabilities)
+    names = _names_beside(list(job.columns), model, probabilities=job.probabilities)
+    added = pa.schema([(names[0], value_type), *((name, pa.float64()) for name in names[1:])])
     held = pq.read_schema(job.data).remove_metadata()
-    schema = pa.schema([held.field(name) for name in names] + [pa.field(added[0], value_type)])
-    for name in added[1:]:
-        schema = schema.append(pa.field(name, pa.float64()))
+    schema = pa.schema([*(held.field(name) for name in job.columns), *added])
     group_rows = max(1024, min(ROWS_A_GROUP, CELLS_AT_ONCE // len(schema)))
-    rows = _Pieces(rows_of(job.data, names, start=0, rows_at_once=group_rows))
-    with pq.ParquetWriter(job.output, schema, compression="zstd", write_page_checksum=True) as writer:
+    rows = _Pieces(rows_of(job.data, list(job.columns), start=0, rows_at_once=group_rows))
+    alone = Path(job.scratch) / "added.parquet"
+    with _writer(Path(job.output), schema) as writer, _writer(alone, added) as beside:
         for part in job.parts:
             for predictions in rows_of(part, None, start=0, rows_at_once=group_rows):
-                table = rows.take(len(predictions))
-                outcome = predictions["outcome"]
-                table = table.append_column(
-                    schema.field(added[0]), outcome if labels is None else labels.take(outcome.combine_chunks())
-                )
-                for name, column in zip(added[1:], predictions.columns[1:], strict=True):
-                    table = table.append_column(schema.field(name), column)
-                writer.write_table(table.unify_dictionaries(), row_group_size=group_rows)
-                written += len(table)
+                outcome, *shares = predictions.columns
+                value = outcome if labels is None else labels.take(outcome.combine_chunks())
+                new = pa.table([value, *shares], schema=added)
+                table = rows.take(len(new))
+                joined = pa.table([*table.columns, *new.columns], schema=schema)
+                writer.write_table(joined.unify_dictionaries(), row_group_size=group_rows)
+                beside.write_table(new, row_group_size=group_rows)
+                written += len(new)
                 control.report(RowsDone(written, total))
     if written != total:
         raise ValueError(f"{total} rows have {written} predictions.")
-    types = dict(job.columns) | {added[0]: column_type(value_type)} | dict.fromkeys(added[1:], "FLOAT")
-    infos = [ColumnInfo(name, at, ColumnType(types[name]), True) for at, name in enumerate(schema.names)]
-    profiles = profile(Path(job.output), infos, scratch=Path(job.scratch), memory_limit_mb=job.memory_limit_mb)
+    infos = [ColumnInfo(field.name, at, ColumnType(column_type(field.type)), True) for at, field in enumerate(added)]
+    profiles = profile(alone, infos, scratch=Path(job.scratch), memory_limit_mb=job.memory_limit_mb)
     return Joined(
         row_count=total,
         size_bytes=Path(job.output).stat().st_size,
         sha256=artifact.sha256_of(job.output),
-        columns=tuple(
+        added=tuple(
             DescribedColumn(info.name, info.type.value, described["null_count"] > 0, described)
             for info, described in zip(infos, profiles, strict=True)
         ),
     )
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Dictionaries for what is no number: of measured numbers nearly each is another one, and looking is slow."""
+    repeated = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_decimal(f.type))]
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeated)
 
 
 class _Pieces:

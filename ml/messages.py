@@ -190,13 +190,13 @@ class PartDone:
 class JoinJob:
     """Rows of `data` and their predictions in `parts`, one after the other, to be one Parquet file, `output`.
 
-    `columns` are those of the data, as (name, type); `probabilities` says whether the parts hold them.
+    `columns` are those of the data, in order; `probabilities` says whether the parts hold them.
     """
 
     model: str
     sha256: str
     data: str
-    columns: tuple[tuple[str, str], ...]
+    columns: tuple[str, ...]
     parts: tuple[str, ...]
     probabilities: bool
     output: str
@@ -216,10 +216,12 @@ class DescribedColumn:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
+    """The file that was written; `added` are the columns of predictions behind those of the data."""
+
     row_count: int
     size_bytes: int
     sha256: str
-    columns: tuple[DescribedColumn, ...]
+    added: tuple[DescribedColumn, ...]
 
 
 class DataProblem(Exception):

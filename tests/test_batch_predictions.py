@@ -574,3 +574,25 @@ async def test_a_model_that_was_changed_in_the_store_is_not_loaded(register, ask
         False,
     )
     assert await rows_of(db, dataset_versions) == 1
+
+
+async def test_it_goes_with_the_data_it_reads(
+    register, ask, execute, admin, scientist, at_work, db, store, project, tmp_path
+):
+    model = await register()
+    input, _ = await many_rows(db, store, project, tmp_path, model, 1)
+    id = (await ask(model, input))["batchPrediction"]["id"]
+    dataset = await execute(
+        "query ($id: ID!) { datasetVersion(id: $id) { dataset { id } } }", principal=scientist, id=input
+    )
+    gone = await execute(
+        "mutation ($input: DeleteDatasetInput!) { deleteDataset(input: $input) { errors { message } } }",
+        principal=admin,
+        input={"id": dataset["data"]["datasetVersion"]["dataset"]["id"]},
+    )
+    assert gone["data"]["deleteDataset"]["errors"] == []
+
+    await done(at_work, id)
+
+    assert (await execute(OPERATION, principal=scientist, id=id))["data"] == {"operation": None}
+    assert (await rows_of(db, operations_table), await rows_of(db, dataset_versions)) == (0, 1)

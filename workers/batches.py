@@ -142,7 +142,7 @@ async def _joined(attempt: Attempt, model: Path, sha256: str, data: Path, parts:
         model=str(model),
         sha256=sha256,
         data=str(data),
-        columns=tuple((column.name, column.type) for column in columns),
+        columns=tuple(column.name for column in columns),
         parts=await parts.files(),
         probabilities=attempt.held.spec["probabilities"],
         output=str(attempt.folder / "output.parquet"),
@@ -159,21 +159,25 @@ async def _joined(attempt: Attempt, model: Path, sha256: str, data: Path, parts:
 
 
 async def _described(attempt: Attempt, joined: Joined) -> list[Json]:
-    """The columns of the new version: those of the data keep their roles and descriptions."""
+    """The columns of the new version: those of the data hold the same values, and are described as they are there."""
     assert attempt.held.dataset_version_id is not None
     async with attempt.worker.db.reading() as session:
-        known = {c.name: c for c in await datasets.columns_of_version(session, attempt.held.dataset_version_id)}
-    described = []
-    for position, column in enumerate(joined.columns):
-        before = known.get(column.name)
+        known = await datasets.columns_of_version(session, attempt.held.dataset_version_id)
+    described = [
+        {
+            name: getattr(column, name)
+            for name in ("name", "position", "type", "nullable", "role", "description", "profile")
+        }
+        for column in known
+    ]
+    for position, column in enumerate(joined.added, start=len(known)):
         described.append(
             {
                 "name": column.name,
                 "position": position,
                 "type": column.type,
                 "nullable": column.nullable,
-                "role": ColumnRole.IGNORED if before is None else before.role,
-                "description": None if before is None else before.description,
+                "role": ColumnRole.IGNORED,
                 "profile": as_stored(column.profile),
             }
         )

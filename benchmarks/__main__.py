@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks import datasets, job, metrics
+from benchmarks import abuse, datasets, job, metrics
 from benchmarks.comparison import compare
 from benchmarks.machine import described
 from benchmarks.report import Report
@@ -25,11 +25,12 @@ class Part(StrEnum):
     JOB = "job"
     METRICS = "metrics"
     DATASETS = "datasets"
+    ABUSE = "abuse"
 
 
 def main(
     only: Annotated[
-        Part, typer.Option(help="The queries against their peers, the main job, metrics, or a large file.")
+        Part, typer.Option(help="The queries against their peers, the main job, metrics, a large file, or abuse.")
     ] = (Part.ALL),
     quick: Annotated[
         bool, typer.Option("--quick", help="A shorter run for the inner loop; its figures are rough.")
@@ -74,6 +75,10 @@ async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, rows
             large = datasets.measure(head_ai, rows=rows // 4 if quick else rows, console=console)
             async with aclosing(large):
                 async for figure in large:
+                    report.figures.append(figure)
+        if only in (Part.ALL, Part.ABUSE):
+            async with aclosing(abuse.measure(head_ai, quick=quick, patience=patience, console=console)) as abused:
+                async for figure in abused:
                     report.figures.append(figure)
         if only in (Part.ALL, Part.JOB):
             measuring = job.measure(head_ai, size=job.QUICK if quick else job.FULL, console=console)

@@ -102,7 +102,7 @@ def _with_ratio(value: float, base: float, starts: bool) -> str:
 
 
 def against_targets(figures: Sequence[Figure]) -> Table:
-    table = Table(title="The main job", title_justify="left")
+    table = Table(title="Figures", title_justify="left")
     table.add_column("figure")
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("target", justify="right", no_wrap=True)

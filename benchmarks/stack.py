@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def _settings(home: Path, servers: EmbeddedStack) -> Settings:
     return Settings.load(
         home=home,
         port=free_port(),
+        drain_time=timedelta(0),
         database_url=servers.database_url,
         redis_url=servers.redis_url,
         s3_endpoint_url=servers.s3.endpoint_url,

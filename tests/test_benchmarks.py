@@ -1,11 +1,13 @@
 """What `make bench` compares has to be the same: each peer gives the answer that Head AI gives."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from auth.principals import Principal
+from benchmarks.abuse import battery, documented_gateway
 from benchmarks.peers import bare, documented
 from benchmarks.questions import COLUMNS, LIST, NESTED, OBJECTS, QUESTIONS
 from benchmarks.seeding import seed
@@ -37,6 +39,22 @@ async def test_peers_answer_as_head_ai_does(
 
         assert answer == least, question.name
         assert answer == usual, question.name
+
+
+async def test_every_document_of_the_abuse_battery_is_answered(admin: Principal, execute: Execute) -> None:
+    for name, document in battery().items():
+        answer = await execute(document, principal=admin)
+        codes = {error["extensions"]["code"] for error in answer.get("errors", ())}
+        assert codes == {"BAD_REQUEST"} or (not codes and answer["data"] is not None), name
+
+
+def test_the_gateway_that_is_measured_is_the_documented_one(tmp_path: Path) -> None:
+    configuration = documented_gateway(listen=1234, api=5678, scratch=tmp_path)
+
+    assert "listen 127.0.0.1:1234;" in configuration
+    assert "server 127.0.0.1:5678;" in configuration
+    assert "client_header_timeout 5s;" in configuration
+    assert f"proxy_temp_path {tmp_path}/proxy;" in configuration
 
 
 async def test_questions_ask_for_as_much_as_they_say(db: Database, admin: Principal, settings: Settings) -> None:

@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 # The whole suite runs in so many processes, each with servers of its own: it waits more than it computes.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install explorer up test check endure fuzz judge static bench schema lock clean again
+.PHONY: help install explorer up test check endure chaos fuzz judge static bench schema lock clean again
 
 help:
 	@echo 'make up      set up and start everything; Ctrl-C stops it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make endure  kill workers and children in the middle of 50 runs (RUNS=n)'
 	@echo 'make fuzz    random operations through both executors for an hour (SECONDS=n for each of two parts)'
 	@echo 'make judge   let the suites and clients of others judge a running server (JUDGE_ARGS=--help)'
+	@echo 'make chaos   kill servers and cut connections under 50 readers of live metrics (FAULTS=n)'
 	@echo 'make bench   measure what the README says about speed'
 	@echo 'make schema  write schema.graphql as the code has it'
 	@echo 'make lock    choose the versions in requirements.lock anew'
@@ -49,6 +50,9 @@ endure: install
 
 fuzz: install
 	@$(PYTHON) -m pytest -q tests/plans/test_hostile.py tests/plans/test_real.py -k alike --timeout 0 --fuzz $(or $(SECONDS),1800)
+
+chaos: install
+	@$(PYTHON) -m pytest -q tests/metrics/test_history.py --faults $(or $(FAULTS),1000)
 
 check: static
 	@$(PYTHON) -m pytest -q -m 'not slow and not page' $(PYTEST_ARGS)

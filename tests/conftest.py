@@ -56,6 +56,7 @@ def nobody_tells_a_secret() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", type=int, default=8, help="faults while readers of live metrics are checked")
     parser.addoption("--fuzz", type=float, default=0, help="seconds for random operations, each time other ones")
     parser.addoption("--disturbed-runs", type=int, default=2, help="runs whose processes are killed at random rounds")
     parser.addoption("--fuzz-examples", type=int, default=60, help="how many of everything tests/test_fuzzing.py sends")

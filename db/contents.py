@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, or_, select, true
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, exists, or_, select, true
 
 from db.conditions import one_of
 from db.database import Session
@@ -35,10 +35,17 @@ class InTheWay(NamedTuple):
         return bool(self.runs or self.batch_predictions or self.other_work or self.model_versions)
 
 
-class Stored(NamedTuple):
-    """What has objects: datasets, runs, operations, uploads, and files that no version in another project has."""
+class Named(NamedTuple):
+    id: UUID
+    name: str
 
-    datasets: Sequence[UUID]
+
+class Stored(NamedTuple):
+    """What is in a project, and the keys of uploads and of files that no version of a model elsewhere has."""
+
+    datasets: Sequence[Named]
+    dataset_versions: Sequence[UUID]
+    models: Sequence[Named]
     runs: Sequence[UUID]
     operations: Sequence[UUID]
     uploads: Sequence[str]
@@ -99,7 +106,9 @@ async def stored(session: Session, project_id: UUID) -> Stored:
         own = own.where(models.c.project_id == project_id, ~_shared(file, project_id))
         files.update(record[0] for record in await session.records(own))
     return Stored(
-        datasets=await _keys(session, select(datasets.c.id).where(datasets.c.project_id == project_id)),
+        datasets=await _named(session, datasets, project_id),
+        dataset_versions=await _keys(session, _versions_of(project_id)),
+        models=await _named(session, models, project_id),
         runs=await _keys(session, select(training_runs.c.id).where(training_runs.c.project_id == project_id)),
         operations=await _keys(session, select(operations.c.id).where(operations.c.project_id == project_id)),
         uploads=[record[0] for record in await session.records(uploads)],
@@ -124,6 +133,11 @@ async def remove(session: Session, project_id: UUID) -> None:
     for table in (models, operations, training_runs, datasets):
         await session.run(delete(table).where(table.c.project_id == project_id))
     await session.run(delete(projects).where(projects.c.id == project_id))
+
+
+async def _named(session: Session, table: Table, project_id: UUID) -> list[Named]:
+    statement = select(table.c.id, table.c.name).where(table.c.project_id == project_id).order_by(table.c.id)
+    return await session.all(Named, statement)
 
 
 async def _keys(session: Session, statement: Select[tuple[UUID]]) -> list[UUID]:

@@ -1,7 +1,10 @@
 """Projects: the boundary of isolation that everything else lives in."""
 
+from typing import Any
+from uuid import UUID
+
 from auth.principals import Principal
-from db import contents, models, operations, projects, runs, unowned
+from db import contents, datasets, models, operations, projects, runs, unowned
 from db.database import Session
 from db.ids import Kind, key_of
 from db.rows import Project, Tags
@@ -102,19 +105,21 @@ async def delete_project(session: Session, actor: Principal, *, id: str, confirm
         raise Refused(InUse(message=message, path=("input", "id"), dependents=named[:NAMED_DEPENDENTS]))
     stored = await contents.stored(session, project.id)
     await contents.remove(session, project.id)
-    below = [prefix for dataset in stored.datasets for prefix in dataset_prefixes(dataset)]
+    below = [prefix for dataset in stored.datasets for prefix in dataset_prefixes(dataset.id)]
     below += [f"{run_prefix(run)}/" for run in stored.runs]
     below += [operation_prefix(operation) for operation in stored.operations]
     await unowned.let_go(session, [*below, *stored.uploads, *stored.model_files])
     session.topics.update((ALL_RUNS, *(run_topic(run) for run in stored.runs)))
-    await publish(
-        session,
-        EventType.PROJECT_DELETED,
-        project.id,
-        project_id=project.id,
-        actor=user_actor(actor.user_id),
-        changes={"name": [project.name, None], "slug": [project.slug, None]},
-    )
+    session.topics.update(datasets.version_topic(version) for version in stored.dataset_versions)
+    session.topics.update(operations.operation_topic(operation) for operation in stored.operations)
+    gone: list[tuple[EventType, UUID, dict[str, Any]]] = [
+        (EventType.PROJECT_DELETED, project.id, {"name": [project.name, None], "slug": [project.slug, None]}),
+        *((EventType.DATASET_DELETED, dataset.id, {"name": [dataset.name, None]}) for dataset in stored.datasets),
+        *((EventType.MODEL_DELETED, model.id, {"name": [model.name, None]}) for model in stored.models),
+    ]
+    who = user_actor(actor.user_id)
+    for type, subject, changes in gone:
+        await publish(session, type, subject, project_id=project.id, actor=who, changes=changes)
     return project
 
 

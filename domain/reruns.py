@@ -5,10 +5,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-import structlog
-
 from auth.principals import Principal
-from db import models, runs
+from db import models, runs, unowned
 from db.database import Session
 from db.ids import Kind, global_id, key_of
 from db.jobs import Job, enqueue
@@ -23,9 +21,7 @@ from events.log import user_actor
 from ml.algorithm import canonical
 from ml.spec import Algorithm, SplitStrategy, TrainingSpec
 from storage.keys import run_prefix
-from storage.objects import ObjectStore, StoreUnavailable
 
-_log = structlog.get_logger(__name__)
 RETRYABLE = (Status.FAILED, Status.TIMED_OUT, Status.CANCELED)
 
 
@@ -167,7 +163,8 @@ def _of_clone(refusal: Refusal, changeable: set[str], dataset_version_id: str | 
 
 
 async def delete_run(session: Session, actor: Principal, *, id: str) -> TrainingRun:
-    """Delete a run that is over, with its history, log and artifacts; `delete_files` once that is committed.
+    """Delete a run that is over, with its history, log and artifacts; its files are noted in the same transaction and
+    swept afterwards.
 
     Raises `Refused` when it is at work, or when a model version or another run was made from it.
     """
@@ -190,16 +187,9 @@ async def delete_run(session: Session, actor: Principal, *, id: str) -> Training
         raise Refused(InUse(message=message, path=("input", "id"), dependents=[*shown.values(), *named.values()]))
     row = (await runs.by_ids(session, [run.id]))[run.id]
     await runs.delete(session, run.id)
+    await unowned.let_go(session, [f"{run_prefix(run.id)}/"])
     session.topics.update((ALL_RUNS, run_topic(run.id)))
     return row
-
-
-async def delete_files(store: ObjectStore, run_id: UUID) -> None:
-    """Delete what a run that is gone left in the store; best effort, nobody finds these files any more."""
-    try:
-        await store.delete([file.key async for file in store.list(run_prefix(run_id))])
-    except StoreUnavailable as error:
-        _log.warning("files of a deleted run stay in the store", run=run_id.hex, error=str(error))
 
 
 async def _locked(session: Session, id: str) -> Held:

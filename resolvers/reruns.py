@@ -44,6 +44,4 @@ async def clone_training_run(info: Info, input: CloneTrainingRunInput) -> Traini
 
 async def delete_training_run(info: Info, input: DeleteTrainingRunInput) -> TrainingRun:
     async with info.context.db.transaction() as session:
-        run = await reruns.delete_run(session, info.context.caller, id=input.id)
-    await reruns.delete_files(info.context.services.store, run.id)
-    return run
+        return await reruns.delete_run(session, info.context.caller, id=input.id)

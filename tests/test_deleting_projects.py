@@ -1,6 +1,7 @@
 """A project is deleted with everything in it and nothing else, in the database and in the store."""
 
 import asyncio
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from db.tables import grants, metadata, training_runs, users
 from domain.projects import create_project, delete_project
 from domain.uploads import sweep
 from ml.spec import Task
+from schema.execution import stream
 from tests.ready import cancer, ready_version
 from tests.test_grants import CREATE as GRANT
 from tests.test_grants import again
@@ -76,6 +78,7 @@ async def _filled(execute: Any, admin: Any, db: Any, store: Any, project: Any, f
         version=version["data"]["createModelVersion"]["modelVersion"]["id"],
         dataset_version=global_id(Kind.DATASET_VERSION, dataset_version),
         upload=started["data"]["startUpload"]["upload"]["id"],
+        uploading=started["data"]["startUpload"]["upload"]["version"]["id"],
     )
 
 
@@ -122,18 +125,43 @@ async def test_a_project_is_gone_with_everything_in_it_and_nothing_else(execute,
     for id in (full.other.id, full.other.run.id, full.other.version, full.other.dataset_version, full.other.upload):
         assert (await execute(NODE, principal=admin, id=id))["data"] == {"node": {"id": id}}
     told = await execute(
-        "{ events(last: 1) { nodes { type subjectId changes } } "
+        "{ events(last: 5) { nodes { type subjectId changes } } "
         "auditEvents(first: 1) { nodes { action resourceName before } } }",
         principal=admin,
     )
+    events = told["data"]["events"]["nodes"]
     changes = {"name": ["Lab", None], "slug": ["lab", None]}
-    assert told["data"]["events"]["nodes"] == [
-        {"type": "PROJECT_DELETED", "subjectId": full.lab.id, "changes": changes}
-    ]
+    assert events[0] == {"type": "PROJECT_DELETED", "subjectId": full.lab.id, "changes": changes}
+    assert [event["type"] for event in events[1:]] == ["DATASET_DELETED"] * 3 + ["MODEL_DELETED"]
+    assert events[-1] == {"type": "MODEL_DELETED", "subjectId": full.lab.model, "changes": {"name": ["m", None]}}
     assert told["data"]["auditEvents"]["nodes"] == [
         {"action": "PROJECT_DELETE", "resourceName": "Lab", "before": {"name": "Lab", "slug": "lab"}}
     ]
     assert (await again(db, guest)).grants == ()
+
+
+async def test_streams_of_what_is_in_a_project_end_with_it(execute, admin, context_of, full):
+    watched = {"modelUpdated": full.lab.model, "datasetVersionUpdated": full.lab.uploading}
+
+    async def told(field: str, id: str, ready: asyncio.Event) -> list[str]:
+        document = f'subscription {{ {field}(id: "{id}") {{ kind }} }}'
+        kinds = []
+        async with asyncio.timeout(60), aclosing(stream(document, None, None, context_of(admin))) as items:
+            async for response, *_ in items:
+                kinds.append(response["data"][field]["kind"])
+                ready.set()
+        return kinds
+
+    started = [asyncio.Event() for _ in watched]
+    telling = [
+        asyncio.create_task(told(field, id, ready)) for (field, id), ready in zip(watched.items(), started, strict=True)
+    ]
+    for ready in started:
+        await ready.wait()
+    deleted = await execute(DELETE, principal=admin, input={"id": full.lab.id, "confirmation": "lab"})
+
+    assert deleted["data"]["deleteProject"]["errors"] == []
+    assert [(await kinds)[-1] for kinds in telling] == ["DELETED", "DELETED"]
 
 
 async def test_a_slug_that_is_not_typed_again_deletes_nothing(execute, admin, db, project):

@@ -1,6 +1,7 @@
 """Open streams and the rights of their readers: what is lost ends or narrows them, on every server, at once."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from db.grants import CALLERS
 from db.ids import Kind, global_id, key_of
 from db.tables import grants
 from events.wakeups import Wakeups
+from schema.build import SUBSCRIPTIONS
 from tests.serving import served
 from tests.test_grants import CREATE as GRANT
 from tests.test_grants import REVOKE, again, role_id
@@ -148,6 +150,17 @@ def ours(two):  # noqa: F811
 @pytest.fixture
 def theirs(two):  # noqa: F811
     return global_id(Kind.PROJECT, two.theirs.project.id)
+
+
+def test_every_subscription_waits_on_a_bell_that_its_rights_ring():
+    resolvers = [
+        inspect.getmodule(field.base_resolver.wrapped_func)
+        for root in SUBSCRIPTIONS
+        for field in root.__strawberry_definition__.fields
+    ]
+
+    assert {module.__name__ for module in resolvers if "context.watching(" not in inspect.getsource(module)} == set()
+    assert {module.__name__ for module in resolvers if "wakeups.watching(" in inspect.getsource(module)} == set()
 
 
 async def test_a_grant_that_is_lost_ends_the_streams_it_carried_on_every_server(

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from db.ids import Kind, global_id
 from db.tables import training_runs
 from domain.models import create_model
+from domain.uploads import sweep
 from storage.keys import run_prefix
 from tests.at_work import went_on
 from tests.ready import cancer, ready_version
@@ -293,6 +294,7 @@ async def test_a_run_that_is_over_goes_with_everything_it_left(execute, scientis
     before = [file.key async for file in store.list(run_prefix(key(id)))]
 
     deleted = await call("deleteTrainingRun", id=id)
+    await sweep(db, store)
 
     assert {name.rpartition("/")[2] for name in before} >= {"manifest.json", "model.txt"}
     assert (deleted["id"], deleted["status"]) == (id, "SUCCEEDED")

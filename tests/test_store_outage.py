@@ -5,12 +5,14 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from db.ids import Kind, key_of
+from domain.stock import check
 from embedded.servers import EmbeddedStack
 from ml.processes import Template
 from resolvers.context import Context, Request, Services
@@ -18,7 +20,7 @@ from schema.execution import respond
 from storage.objects import ObjectStore
 from tests import uploading
 from tests.uploading import COMPLETE, START, VERSION, complete, put, start
-from workers.datasets import process_version
+from workers.datasets import delete_unowned_objects, process_version
 from workers.worker import Worker
 
 CSV = b"x,y\n1,2\n3,4\n"
@@ -126,10 +128,13 @@ async def test_uploads_outlive_the_store(execute, services, stack, scientist, pr
     await template.close()
     ready = await execute(VERSION, principal=scientist, id=version_id)
     preview = await execute(PREVIEW, principal=scientist, id=version_id)
+    await delete_unowned_objects(worker)
+    stock = await check(services.db, services.store, may_be_new=timedelta(0))
 
     assert waiting["data"]["datasetVersion"]["status"] == "PROCESSING"
     assert ready["data"]["datasetVersion"]["status"] == "READY"
     assert preview["data"]["datasetVersion"]["preview"] == {"rows": [[1, 2], [3, 4]]}
+    assert (stock.is_clean, stock.objects, stock.awaited) == (True, 2, 0)
 
     os.kill(server.pid, signal.SIGKILL)
     await server.exited()

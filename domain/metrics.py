@@ -3,8 +3,10 @@
 Values are IEEE 754 doubles and stay as they are, NaN and the infinities included.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import numpy as np
@@ -24,6 +26,7 @@ from ml.downsampling import History
 from ml.packing import in_order, taken
 
 ALL_POINTS = "points"
+SERIES_AT_ONCE = 20
 NOTHING = Summary(0, 0, *(None,) * 12)
 
 Points = tuple[Sequence[int] | None, Sequence[int], Sequence[float]]
@@ -188,6 +191,22 @@ async def delete_series(
     if found and not dry_run:
         await series.delete_all(session, list(there))
     return Deleted(len(found), sum(one.point_count for one in found))
+
+
+async def forget_old_points(session: Session, *, keep: timedelta) -> bool:
+    """Delete points of series of no run from longer ago than `keep`, of a few series; whether there may be more.
+
+    What is left of a series is what its summary says then; a series of which nothing is left goes, too. Old points in a
+    chunk with newer ones go with these.
+    """
+    before = time.time_ns() // 1_000_000 - keep // timedelta(milliseconds=1)
+    ids = await series.lock_with_points_before(session, before, limit=SERIES_AT_ONCE)
+    if ids:
+        await points.forget_before(session, ids, before)
+        left = await summaries_anew(session, ids)
+        await series.write_summaries(session, {id: summary for id, summary in left.items() if summary.point_count})
+        await series.delete_all(session, [id for id, summary in left.items() if not summary.point_count])
+    return len(ids) == SERIES_AT_ONCE
 
 
 def summarized(history: History) -> Summary:

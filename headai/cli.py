@@ -64,6 +64,7 @@ def worker() -> None:
                 run_memory_limit_mb=loaded.run_memory_limit_mb,
                 runs_at_once=loaded.worker_concurrency,
                 event_retention=loaded.event_retention,
+                metric_retention=loaded.metric_retention,
                 checkpoint_seconds=loaded.checkpoint_interval.total_seconds(),
             )
         )

@@ -92,6 +92,12 @@ class CommonSettings(BaseSettings):
         description="How long events stay in the log, and so how old a cursor may be that still resumes; "
         "seconds or an ISO 8601 duration.",
     )
+    metric_retention: timedelta | None = Field(
+        default=None,
+        ge=timedelta(hours=1),
+        description="How long the points of metrics that belong to no run stay; without it they stay. Seconds or an "
+        "ISO 8601 duration.",
+    )
     introspection: Literal["signed-in", "system-read", "public", "off"] = Field(
         default="signed-in",
         description="Who may read the schema through introspection: callers who are `signed-in`, holders of the "
@@ -205,6 +211,7 @@ class CommonSettings(BaseSettings):
         "refresh_token_lifetime",
         "login_delay",
         "event_retention",
+        "metric_retention",
         "drain_time",
         "slow_client_timeout",
         "checkpoint_interval",

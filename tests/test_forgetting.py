@@ -152,6 +152,7 @@ async def test_nothing_old_is_overlooked(hand, statements):
         "predictions",
         "idempotency_keys",
         "run_log_batches",
+        "metric_batches",
         "sessions",
         "refresh_tokens",
         "api_token_secrets",

@@ -48,7 +48,8 @@ _log = structlog.get_logger(__name__)
 class WorkerSettings:
     """Where everything is; `runs_at_once` is how many runs train here at the same time, `threads` on how many cores.
 
-    `event_retention` is how long events stay in the log, `checkpoint_seconds` how often a run keeps where it is.
+    `event_retention` is how long events stay in the log, `metric_retention` how long the points of metrics of no run
+    stay (None: for ever), `checkpoint_seconds` how often a run keeps where it is.
     """
 
     database_url: str
@@ -59,6 +60,7 @@ class WorkerSettings:
     run_memory_limit_mb: int
     runs_at_once: int
     event_retention: timedelta
+    metric_retention: timedelta | None
     checkpoint_seconds: float
     threads: int = os.cpu_count() or 1
 
@@ -98,6 +100,7 @@ async def work(settings: WorkerSettings, stop: asyncio.Event) -> None:
             children=children,
             threads=settings.threads,
             event_retention=settings.event_retention,
+            metric_retention=settings.metric_retention,
             checkpoint_seconds=settings.checkpoint_seconds,
         )
         await stack.enter_async_context(present(db, worker.name))

@@ -10,8 +10,10 @@ import structlog
 from db import access, api_tokens, idempotency, leases, predictions, run_logs
 from db.connections import DatabaseUnavailable
 from db.jobs import Job, enqueue
+from db.metrics import batches
 from domain import external
 from domain.events import AT_ONCE, forget_old_events
+from domain.metrics import forget_old_points
 from domain.training import LOST_AFTER, lose_silent
 from workers.datasets import delete_unowned_objects, end_expired_uploads, requeue_stranded
 from workers.operations import requeue_stranded as requeue_operations
@@ -78,12 +80,13 @@ async def forget(worker: Worker, stop: asyncio.Event) -> None:
 
 
 async def forget_once(worker: Worker) -> None:
-    """Events, predictions, keys, batches of lines, sessions and tokens; a transaction for each ten thousand."""
+    """Events, predictions, keys, batches, sessions and tokens, ten thousand a transaction; points of some series."""
     for forget_some in (
         partial(forget_old_events, keep=worker.event_retention),
         partial(predictions.forget_old, limit=AT_ONCE),
         partial(idempotency.forget_old, limit=AT_ONCE),
         partial(run_logs.forget_old_batches_of_lines, limit=AT_ONCE),
+        partial(batches.forget_old, limit=AT_ONCE),
         partial(access.forget_old_sessions, limit=AT_ONCE),
         partial(access.forget_old_refresh_tokens, limit=AT_ONCE),
         partial(api_tokens.forget_old_secrets, limit=AT_ONCE),
@@ -92,6 +95,11 @@ async def forget_once(worker: Worker) -> None:
         while forgotten == AT_ONCE:
             async with worker.db.transaction() as session:
                 forgotten = await forget_some(session)
+    if worker.metric_retention is not None:
+        more = True
+        while more:
+            async with worker.db.transaction() as session:
+                more = await forget_old_points(session, keep=worker.metric_retention)
 
 
 async def _pause(seconds: float, stop: asyncio.Event) -> None:

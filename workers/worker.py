@@ -15,7 +15,8 @@ class Worker:
     """`scratch` is a folder for files that may be gone after a restart; `children` forks the learning processes.
 
     `run_memory_limit_mb` is what one child may use, `threads` on how many cores a run trains, `event_retention` how
-    long events stay in the log, `checkpoint_seconds` about what a lost worker costs a run.
+    long events stay in the log, `metric_retention` how long points of metrics of no run stay (None: for ever),
+    `checkpoint_seconds` about what a lost worker costs a run.
     """
 
     db: Database
@@ -28,3 +29,4 @@ class Worker:
     threads: int = 1
     checkpoint_seconds: float = 5.0
     event_retention: timedelta = timedelta(days=30)
+    metric_retention: timedelta | None = None

@@ -1,12 +1,14 @@
 """Batches of points that came before, and what was answered to them."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy import ColumnElement, Interval, Select, and_, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from db.database import Session
+from db.forgetting import forgetting
 from db.tables import metric_batches
 
 
@@ -27,6 +29,15 @@ async def begin(session: Session, project_id: UUID, batch_id: str) -> dict[str, 
 
 async def remember(session: Session, project_id: UUID, batch_id: str, answer: dict[str, Any]) -> None:
     await session.run(metric_batches.update().where(_is_batch(project_id, batch_id)).values(answer=answer))
+
+
+async def forget_old(session: Session, *, limit: int) -> int:
+    """Forget which batches have come, of those older than `BATCHES_KEPT_FOR`; how many."""
+    return await session.run(_FORGET, limit=limit)
+
+
+BATCHES_KEPT_FOR = timedelta(days=30)
+_FORGET = forgetting(metric_batches, metric_batches.c.created_at <= func.now() - literal(BATCHES_KEPT_FOR, Interval))
 
 
 def _is_batch(project_id: UUID, batch_id: str) -> ColumnElement[bool]:

@@ -105,6 +105,11 @@ _EXTENTS = Prepared(
     WHERE series_id = ANY (CAST(:ids AS uuid[])) ORDER BY series_id, first_step, first_at
     """)
 )
+_ENDED = Prepared(
+    text("""
+    SELECT id FROM metric_chunks WHERE series_id = ANY (CAST(:ids AS uuid[])) AND to_at < CAST(:at AS bigint)
+    """)
+)
 _MANY_SMALL = Prepared(
     text("""
     SELECT series_id FROM metric_chunks
@@ -170,6 +175,11 @@ async def bounds(session: Session, series_ids: Sequence[UUID]) -> list[Bounds]:
             _BOUNDS, ids=list(series_ids)
         )
     ]
+
+
+async def ended_before(session: Session, series_ids: Sequence[UUID], at: int) -> list[UUID]:
+    """The chunks of some series whose points are all from before a time."""
+    return [record[0] for record in await session.records(_ENDED, ids=list(series_ids), at=at)]
 
 
 async def read(session: Session, ids: Sequence[UUID]) -> dict[UUID, Stored]:

@@ -81,6 +81,9 @@ _FORGET_ROWS = Prepared(
     WHERE p.series_id = g.series_id AND p.step >= g.first_step
     """)
 )
+_FORGET_OLD_ROWS = Prepared(
+    text("DELETE FROM metric_points WHERE series_id = ANY (CAST(:ids AS uuid[])) AND at < CAST(:at AS bigint)")
+)
 _READ_ROWS = Prepared(
     text(f"""
     SELECT series_id, {packed("step", "at", "value")} FROM metric_points
@@ -260,6 +263,12 @@ async def forget_steps_from(session: Session, first_steps: Mapping[UUID, int]) -
         left = [stored.taken(stored.history.steps < first) for stored in (await chunks.read(session, cut)).values()]
         await chunks.delete(session, [bound.id for bound in hit])
         await chunks.insert(session, [(id, piece) for piece in left])
+
+
+async def forget_before(session: Session, ids: Sequence[UUID], at: int) -> None:
+    """Delete rows of some series from before a time, and chunks that are wholly from before it."""
+    await session.run(_FORGET_OLD_ROWS, ids=list(ids), at=at)
+    await chunks.delete(session, await chunks.ended_before(session, ids, at))
 
 
 async def rows_of(session: Session, ids: Sequence[UUID]) -> dict[UUID, History]:

@@ -181,6 +181,24 @@ async def lock(session: Session, selector: Selector, ids: Sequence[UUID] | None)
         raise InvalidPattern(str(error)) from error
 
 
+async def lock_with_points_before(session: Session, at: int, *, limit: int) -> list[UUID]:
+    """Some series of no run that have a row, or a whole chunk, of points before a time; locked, those that others hold
+    left out."""
+    return [record[0] for record in await session.records(_LOCK_OLD, at=at, limit=limit)]
+
+
+_LOCK_OLD = Prepared(
+    text("""
+    SELECT s.id FROM metric_series s
+    WHERE s.run_id IS NULL AND s.first_at < CAST(:at AS bigint) AND (
+        EXISTS (SELECT FROM metric_points p WHERE p.series_id = s.id AND p.at < CAST(:at AS bigint))
+        OR EXISTS (SELECT FROM metric_chunks c WHERE c.series_id = s.id AND c.to_at < CAST(:at AS bigint))
+    )
+    LIMIT CAST(:limit AS bigint) FOR UPDATE SKIP LOCKED
+    """)
+)
+
+
 async def delete_all(session: Session, ids: Sequence[UUID]) -> None:
     """Delete series with all their points."""
     await session.run(_DELETE, ids=list(ids))

@@ -254,9 +254,9 @@ async def pages(
 
     found: dict[UUID, list[Any]] = {key: [] for key in parents}
     for record in await session.records(outer, parents=list(parents)):
-        found[record[0]].append(tuple(record)[1:])
+        found[record[0]].append(record)
     counting = Counting(count)
-    return {key: _paged(row, records, order, args, (counting, key)) for key, records in found.items()}
+    return {key: _paged(row, records, order, args, (counting, key), begin=1) for key, records in found.items()}
 
 
 def _cut(statement: Select[Any], order: Order, args: PageArgs) -> Select[Any]:
@@ -292,20 +292,36 @@ def _paged(
     order: Order,
     args: PageArgs,
     total: tuple[Counting, UUID],
+    *,
+    begin: int = 0,
 ) -> Page[RowT]:
+    """`begin` is where the row's columns begin in a record; the keys of the order come last."""
     more = len(records) > args.limit
     kept = list(records[: args.limit])
     if args.backward:
         kept.reverse()
     width = len(order.keys)
+    make: Callable[[Sequence[Any]], RowT] = row._make  # type: ignore[attr-defined]
     return Page(
-        nodes=[row._make(tuple(record)[:-width]) for record in kept],  # type: ignore[attr-defined]
-        cursors=[_later(order, tuple(record)[-width:]) for record in kept],
+        nodes=[make(record[begin:-width]) for record in kept],
+        cursors=Cursors(order, kept),
         has_next_page=args.cursor is not None if args.backward else more,
         has_previous_page=more if args.backward else args.cursor is not None,
         total=total,
     )
 
 
-def _later(order: Order, values: tuple[Any, ...]) -> Callable[[], str]:
-    return lambda: order.encode(values)
+class Cursors(Sequence[Callable[[], str]]):
+    """The cursors of records that end with the keys of their order; written when somebody asks for one."""
+
+    __slots__ = ("_order", "_records")
+
+    def __init__(self, order: Order, records: Sequence[Any]) -> None:
+        self._order, self._records = order, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        record, width = self._records[index], len(self._order.keys)
+        return lambda: self._order.encode(record[-width:])

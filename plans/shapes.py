@@ -88,7 +88,7 @@ class ListOf(Shape):
     def complete(self, values: Sequence[Any], places: list[Place] | None, run: Run, jobs: Jobs) -> list[Any]:
         lists: list[Any] = []
         items: list[Any] = []
-        inner: list[Place] | None = None if places is None else []
+        inner: list[Place] | None = [] if places is not None and self.placed else None
         for number, value in enumerate(values):
             place = None if places is None else places[number]
             kind = type(value)
@@ -221,7 +221,7 @@ class AnyOf(Shape):
             groups.setdefault(shape, []).append(number)
         for shape, numbers in groups.items():
             where = None if places is None else [places[number] for number in numbers]
-            outs = shape.complete([values[number] for number in numbers], where, run, jobs)
+            outs = shape.complete([values[number] for number in numbers], where if shape.placed else None, run, jobs)
             for number, out in zip(numbers, outs, strict=True):
                 results[number] = out
                 run.selections[id(out)] = shape.selection

@@ -43,8 +43,8 @@ class Step:
     def finish(
         self, values: Sequence[Any], outs: list[dict[str, Any]], places: list[Place] | None, run: Run, jobs: Jobs
     ) -> None:
-        key = self.key
-        for out, value in zip(outs, self.shape.complete(values, places, run, jobs), strict=True):
+        key, shape = self.key, self.shape
+        for out, value in zip(outs, shape.complete(values, places if shape.placed else None, run, jobs), strict=True):
             out[key] = value
 
     async def wait(self, values: list[Any], outs: list[dict[str, Any]], places: list[Place] | None, run: Run) -> None:

@@ -1,10 +1,9 @@
 """Points of metrics as the API shows them: as columns, and one by one."""
 
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import NamedTuple
 from uuid import UUID
-
-import numpy as np
 
 from db.rows import MetricSeries
 from db.snapshots import Snapshot
@@ -14,9 +13,13 @@ from ml.downsampling import History, Method, Thinned
 
 class MetricPoint(NamedTuple):
     step: int | None
-    at: datetime
+    milliseconds: int
     value: float | None
     non_finite: str | None
+
+    @property
+    def at(self) -> datetime:
+        return moment(self.milliseconds)
 
 
 class ColumnData(NamedTuple):
@@ -93,9 +96,10 @@ class NewPoints(NamedTuple):
 
 
 def point(step: int | None, at: int, value: float) -> MetricPoint:
-    finite = bool(np.isfinite(value))
-    word = None if finite else "NAN" if value != value else f"{'POSITIVE' if value > 0 else 'NEGATIVE'}_INFINITY"
-    return MetricPoint(step, moment(at), value if finite else None, word)
+    if isfinite(value):
+        return MetricPoint(step, at, value, None)
+    word = "NAN" if value != value else f"{'POSITIVE' if value > 0 else 'NEGATIVE'}_INFINITY"
+    return MetricPoint(step, at, None, word)
 
 
 def moment(at: int) -> datetime:

@@ -15,13 +15,14 @@ from benchmarks.machine import cpu_seconds, family, wait_until_idle
 from benchmarks.questions import QUESTIONS, Question
 from benchmarks.report import Answered
 from benchmarks.seeding import seed
-from benchmarks.stack import Running, peer
+from benchmarks.stack import Running, another, peer
 from db import users
 from db.database import Database
 from db.ids import Kind, global_id
 from headai.administration import FIRST
 
 HEAD_AI = "Head AI"
+CORE = "Head AI by graphql-core"
 BARE = "bare asyncpg + orjson"
 DOCUMENTED = "documented Strawberry"
 CLIENTS = (1, 16)
@@ -61,6 +62,8 @@ async def compare(
         assert viewer is not None
         console.print(f"{seeded.rows:,} rows written by COPY", highlight=False)
         servers = [Server(HEAD_AI, head_ai.api, head_ai.settings.port)]
+        port, pid = await stack.enter_async_context(another(head_ai, executor="core"))
+        servers.append(Server(CORE, pid, port))
         for title, name in ((BARE, "bare"), (DOCUMENTED, "documented")):
             started = peer(
                 name,
@@ -90,7 +93,7 @@ async def compare(
 def _target(server: Server, question: Question, body: bytes, token: str) -> Target:
     if server.name == BARE:
         return get(server.port, question.path)
-    return post_graphql(server.port, body, token if server.name == HEAD_AI else None)
+    return post_graphql(server.port, body, token if server.name in (HEAD_AI, CORE) else None)
 
 
 async def _checked(targets: dict[str, Target]) -> dict[str, bytes]:

@@ -81,6 +81,16 @@ async def running() -> AsyncIterator[Running]:
         yield Running(url, password, processes[0].pid, processes[1].pid, settings)
 
 
+@asynccontextmanager
+async def another(head_ai: Running, *, executor: str) -> AsyncIterator[tuple[int, int]]:
+    """One more API process of a Head AI, with this executor: its port and process ID. Raises `DoesNotStart`."""
+    port, log = free_port(), Path(head_ai.settings.home) / f"api-{executor}.log"
+    environment = head_ai.settings.environment() | {"HEADAI_PORT": str(port), "HEADAI_EXECUTOR": executor}
+    async with process("headai", "api", log=log, environment=environment) as started:
+        await until_ready(f"http://127.0.0.1:{port}/readyz", started, log)
+        yield port, started.pid
+
+
 def _settings(home: Path, servers: EmbeddedStack) -> Settings:
     """Those of a new installation: what the caller's environment says about Head AI does not count."""
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:

@@ -104,9 +104,9 @@ class CommonSettings(BaseSettings):
         "permission SYSTEM_READ (`system-read`), everybody (`public`), or nobody (`off`).",
     )
     executor: Literal["core", "plans"] = Field(
-        default="core",
-        description="What runs operations: `core` is graphql-core, field by field; `plans` runs whole levels at once "
-        "where it can, with the same answers.",
+        default="plans",
+        description="What runs operations: `plans` runs whole levels at once where it can; `core` is graphql-core, "
+        "field by field, with the same answers.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

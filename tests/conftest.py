@@ -40,7 +40,7 @@ StartWorker = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 
 configure(style="console", level="INFO", stream=watched_log())
-Executor.plans = Plans(sightings=1)  # with HEADAI_EXECUTOR=plans every operation that can be planned is
+Executor.plans = Plans(sightings=1)  # whatever can be planned is, but with HEADAI_EXECUTOR=core
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 

@@ -34,7 +34,7 @@ class Seen:
 class Plans:
     """Bounded by the fields of all plans and by the characters of their documents; the longest unused go first.
 
-    A plan and its document take some 4 KiB a field and 0.1 KiB a character.
+    A plan takes up to 2.5 KiB a field. Compiling the largest takes some 50 ms, its comprehensions included.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 from uuid import UUID
@@ -92,6 +93,7 @@ class Leaf(Shape):
 NAMES: dict[str, Any] = {"isfinite": isfinite, "PLAIN": PLAIN, "Undefined": Undefined}
 
 
+@lru_cache(maxsize=1024)
 def _classes_of(type_: GraphQLEnumType) -> frozenset[type]:
     """The classes of an enum's values: the members' own, and that of what they stand for."""
     wrapped = getattr(type_, "wrapped_cls", None)
@@ -99,6 +101,7 @@ def _classes_of(type_: GraphQLEnumType) -> frozenset[type]:
     return frozenset(classes | ({wrapped} if wrapped is not None and issubclass(wrapped, Enum) else set()))
 
 
+@lru_cache(maxsize=1024)
 def _shown(type_: GraphQLEnumType) -> dict[Any, str]:
     """The name of each value that graphql-core has one for."""
     wrapped = getattr(type_, "wrapped_cls", None)

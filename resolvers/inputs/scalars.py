@@ -34,7 +34,8 @@ _MAX_SECONDS = 100 * 365 * 86400
 
 
 def show_datetime(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return f"{at_utc.isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def read_datetime(value: Any) -> datetime:

@@ -457,6 +457,12 @@ async def change_version(session: Session, id: UUID, **values: Any) -> ModelVers
     return version
 
 
+async def add_importance(session: Session, id: UUID, found: Json) -> None:
+    """Kinds of importance that a version does not tell yet; what it tells stays."""
+    told = literal(found, JSONB).op("||", return_type=JSONB)(model_versions.c.importance)
+    await session.run(update(model_versions).where(model_versions.c.id == id).values(importance=told))
+
+
 async def remove_version(session: Session, id: UUID) -> None:
     """Delete a version with its evaluations; the history of aliases stays, and its files, which others may share."""
     await session.run(delete(model_versions).where(model_versions.c.id == id))

@@ -141,8 +141,10 @@ def still_at_work() -> Refusal:
 
 
 async def finish(session: Session, held: Held, *, found: Json) -> None:
-    """A worker has compared: the evaluation and the end of the operation. Raises `LeaseLost`."""
+    """A worker has compared: the evaluation, and what it tells of an uploaded model. Raises `LeaseLost`."""
     now = await leased(session, held)
+    if "importance" in found:
+        await models.add_importance(session, now.model_version_id, found["importance"])
     assert now.dataset_version_id is not None
     made = await models.insert_evaluation(
         session, now.model_version_id, now.dataset_version_id, found, created_by=now.created_by

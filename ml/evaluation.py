@@ -25,6 +25,8 @@ _PREDICT_ROWS = 100_000
 _SHAP_BUDGET = 3_000_000
 _PERMUTATION_BUDGET = 10_000_000
 _PERMUTED_FEATURES = 200
+MOST_SAMPLED = 2000
+"""Rows that importance is worked out on, at the most."""
 
 Labels = NDArray[np.int64]
 
@@ -193,10 +195,22 @@ def _permutation(
     order: NDArray[np.intp],
     random: np.random.Generator,
 ) -> Floats:
-    name = next(n for n in (*spec.evaluation_metrics, *EXTRA_METRICS[spec.task]) if n != "auc_mu")
+    name = metric_names(spec.task, spec.evaluation_metrics)[0]
+    weight = None if part.weight is None else part.weight[rows]
+    return permuted(booster, name, matrix(part, rows), part.y[rows], weight, order, random)
+
+
+def permuted(
+    booster: lgb.Booster,
+    name: str,
+    values: Floats,
+    y: Floats,
+    weight: Floats | None,
+    order: NDArray[np.intp],
+    random: np.random.Generator,
+) -> Floats:
+    """How much worse the metric gets when one feature after the other, of those in `order`, is shuffled."""
     sign = 1.0 if METRICS[name].higher_is_better else -1.0
-    values = matrix(part, rows)
-    y, weight = part.y[rows], None if part.weight is None else part.weight[rows]
     if weight is not None and weight.sum() == 0:
         weight = None
     score: Callable[[], float] = lambda: compute(name, y, np.asarray(booster.predict(values)), weight)  # noqa: E731
@@ -210,7 +224,28 @@ def _permutation(
     return np.nan_to_num(drops)
 
 
-def ranked(names: list[str], values: Floats) -> list[dict[str, Any]]:
+def importance_on(
+    booster: lgb.Booster, names: Sequence[str], metric: str, values: Floats, y: Floats, weight: Floats | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Importance by SHAP and PERMUTATION on these rows, as `importance` tells it; it may need fewer of them."""
+    trees, features = max(booster.num_trees(), 1), len(names)
+    contributed = values[: int(np.clip(_SHAP_BUDGET // (trees * 31), 10, 500))]
+    shap: list[dict[str, Any]] = []
+    try:
+        flat = np.abs(np.asarray(booster.predict(contributed, pred_contrib=True)))
+    except lgb.basic.LightGBMError:  # linear trees
+        pass
+    else:
+        by_class = flat.reshape(len(contributed), -1, features + 1)
+        shap = ranked(names, by_class[:, :, :features].mean(axis=(0, 1)))
+    rows = slice(int(np.clip(_PERMUTATION_BUDGET // (trees * min(features, _PERMUTED_FEATURES)), 50, MOST_SAMPLED)))
+    order = np.argsort(-booster.feature_importance("gain"), kind="stable")[:_PERMUTED_FEATURES]
+    given = None if weight is None else weight[rows]
+    drops = permuted(booster, metric, values[rows].copy(), y[rows], given, order, np.random.default_rng(0))
+    return {"SHAP": shap, "PERMUTATION": ranked(names, drops)}
+
+
+def ranked(names: Sequence[str], values: Floats) -> list[dict[str, Any]]:
     positive = np.maximum(values, 0.0)
     total = positive.sum()
     return [

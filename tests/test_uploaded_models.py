@@ -12,19 +12,23 @@ from typing import Any
 import httpx
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
-from sqlalchemy import func, select
+from sklearn.metrics import roc_auc_score
+from sqlalchemy import func, select, update
 
+from db.ids import Kind, global_id
 from db.jobs import Job, serve
-from db.tables import events, model_versions
+from db.tables import dataset_columns, events, model_versions
 from db.tables import operations as operations_table
 from ml.admission import read
 from ml.messages import AdmitJob, Admitted, ModelUnreadable
 from ml.processes import ChildFailure, Template
 from tests import uploading
 from tests.ml_training import targets
+from tests.ready import ready_version
 from workers import examining
 from workers.main import OPERATIONS
 from workers.operations import operate
@@ -203,6 +207,47 @@ async def test_categories_that_pandas_kept_with_the_model_are_names(registered, 
     assert [o["probabilities"][1]["probability"] for o in answer["prediction"]["outputs"]] == (
         booster.predict(x[:60]).tolist()
     )
+
+
+IMPORTANCE = """
+query ($id: ID!) { modelVersion(id: $id) {
+  shap: featureImportance(kind: SHAP) { feature importance rank }
+  permutation: featureImportance(kind: PERMUTATION) { feature rank }
+  gain: featureImportance(kind: GAIN) { rank }
+} }
+"""
+EVALUATE = """
+mutation ($input: EvaluateModelVersionInput!) {
+  evaluateModelVersion(input: $input) { evaluation { metrics { name value } } errors { message } }
+}
+"""
+
+
+async def test_an_uploaded_model_is_evaluated_and_its_importance_known_by_every_kind(
+    registered, execute, scientist, db, store, project, tmp_path, at_work
+):
+    booster, x = trained()
+    version = (await registered(booster.model_to_string().encode()))["modelVersion"]
+    y = load_breast_cancer(return_X_y=True)[1]
+    columns = {name: x[:, place] for place, name in enumerate(booster.feature_name())}
+    data = await ready_version(db, store, project, tmp_path, pa.table(columns | {"is benign": y}))
+    async with db.transaction() as session:
+        await session.run(update(dataset_columns).where(dataset_columns.c.name == "is benign").values(role="TARGET"))
+    before = (await execute(IMPORTANCE, principal=scientist, id=version["id"]))["data"]["modelVersion"]
+
+    asked = {"modelVersionId": version["id"], "datasetVersionId": global_id(Kind.DATASET_VERSION, data)}
+    found = (await execute(EVALUATE, principal=scientist, input=asked))["data"]["evaluateModelVersion"]
+
+    after = (await execute(IMPORTANCE, principal=scientist, id=version["id"]))["data"]["modelVersion"]
+    assert found["errors"] == []
+    named = {metric["name"]: metric["value"] for metric in found["evaluation"]["metrics"]}
+    assert named["auc"] == pytest.approx(roc_auc_score(y, booster.predict(x)), rel=1e-12)
+    assert (before["shap"], before["permutation"], after["gain"]) == ([], [], before["gain"])
+    told = {one["feature"]: one["importance"] for one in after["shap"]}
+    sample = np.sort(np.random.default_rng(0).choice(len(x), len(x), replace=False))[:500]
+    expected = np.abs(booster.predict(x[sample], pred_contrib=True))[:, :30].mean(axis=0)
+    assert told == pytest.approx(dict(zip(booster.feature_name(), expected, strict=True)), rel=1e-12)
+    assert [one["rank"] for one in after["permutation"]] == list(range(1, 31))
 
 
 @pytest.mark.parametrize(

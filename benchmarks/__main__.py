@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks import abuse, datasets, job, metrics
+from benchmarks import abuse, access, datasets, job, metrics
 from benchmarks.comparison import compare
 from benchmarks.machine import described
 from benchmarks.report import Report
@@ -66,6 +66,12 @@ async def _measure(report: Report, only: Part, *, quick: bool, rounds: int, rows
             async with aclosing(comparing):
                 async for answered in comparing:
                     report.answered.append(answered)
+            guarding = access.measure(
+                head_ai, rounds=1 if quick else rounds, share=share, patience=patience, console=console
+            )
+            async with aclosing(guarding):
+                async for figure in guarding:
+                    report.figures.append(figure)
         if only in (Part.ALL, Part.METRICS):
             metering = metrics.measure(head_ai, size=metrics.QUICK if quick else metrics.FULL, console=console)
             async with aclosing(metering):

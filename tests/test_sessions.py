@@ -173,6 +173,36 @@ async def test_a_password_that_cannot_be_changed_stays_and_ends_nothing(
     assert (await sign_in(OLD))["errors"] == []
 
 
+async def test_who_comes_back_after_a_minute_was_last_seen_then(ada, token_of, server, db):
+    async def times():
+        async with db.reading() as session:
+            return await session.connection.fetchrow(
+                "SELECT s.last_seen_at AS session, u.last_seen_at AS user"
+                " FROM sessions s JOIN users u ON u.id = s.user_id"
+            )
+
+    async def come():
+        async with httpx.AsyncClient(base_url=server, timeout=30) as client:
+            await client.post("/graphql", json={"query": MINE}, headers={"authorization": f"Bearer {token_of(ada)}"})
+
+    await come()
+    assert (await times())["user"] is None, "a request within the minute writes nothing"
+    async with db.transaction() as session:
+        await session.connection.execute("UPDATE sessions SET last_seen_at = now() - interval '2 minutes'")
+    before = await times()
+    await come()
+    after = await times()
+    assert after["session"] > before["session"]
+    assert after["user"] > before["session"]
+
+    async with db.transaction() as session:
+        await session.connection.execute("UPDATE sessions SET last_seen_at = now() - interval '2 minutes'")
+    async with db.transaction() as session:  # somebody else holds the account: nobody waits for that
+        await session.connection.execute("SELECT 1 FROM users FOR UPDATE")
+        async with asyncio.timeout(60):
+            await come()
+
+
 async def test_open_connections_are_counted_over_all_processes(
     execute, ada, token_of, settings, services, db, monkeypatch
 ):

@@ -16,7 +16,17 @@ from sklearn import metrics as sk
 
 from ml import training
 from ml.artifact import read, sha256_of
-from ml.messages import DataProblem, DigestMismatch, Ended, LogLine, RoundDone, SchemaMismatch, Stop, TypeMismatch
+from ml.messages import (
+    DataProblem,
+    DigestMismatch,
+    Ended,
+    LogLine,
+    RoundDone,
+    SchemaMismatch,
+    Stop,
+    TypeMismatch,
+    UnknownCategory,
+)
 from ml.preparation import matrix, prepare
 from ml.scoring import Scorer
 from ml.spec import Split, SplitStrategy, Task
@@ -202,8 +212,9 @@ def test_every_kind_of_column_is_learned_from_and_predicted_alike(job: Any, mixe
     assert [o["value"] for o in outputs] == booster.predict(matrix(valid, np.arange(len(valid.y)))).tolist()
     sums = [sum(c["contribution"] for c in o["contributions"]) for o in outputs]
     np.testing.assert_allclose(sums, scorer.raw_scores(rows), rtol=1e-9)
-    missing = {**rows[0], "colour": None}
-    assert scorer.score([{**rows[0], "colour": "ultraviolet"}]) == scorer.score([missing])
+    with pytest.raises(UnknownCategory) as refused:
+        scorer.score([rows[0], {**rows[0], "colour": "ultraviolet"}])
+    assert (refused.value.row, refused.value.feature, refused.value.known) == (1, "colour", ("blue", "green", "red"))
 
 
 @pytest.mark.parametrize(("task", "labels"), [(BINARY, ["benign", "malignant"]), (MULTI, [0, 1, 2])])

@@ -72,6 +72,8 @@ class Size:
     batch_rows: int
 
 
+_PROBED_ROUNDS = 100
+"""Of so many the speed is taken from: the first rounds are slower than the others."""
 FULL = Size(run_seconds=60, run_rows=100_000, pairs=2, model_rounds=500, calls=100, batch_rows=500_000)
 QUICK = Size(run_seconds=8, run_rows=50_000, pairs=1, model_rounds=500, calls=20, batch_rows=100_000)
 
@@ -245,10 +247,10 @@ class _Bench:
             "params": {"num_leaves": 63, "learning_rate": 0.05},
             "earlyStoppingRounds": None,
         }
-        probe_id, _ = await self._run(version_id, spec | {"numRounds": 20})
+        probe_id, _ = await self._run(version_id, spec | {"numRounds": _PROBED_ROUNDS})
         asked = {"what": "train", "data": str(parquet), "threads": os.cpu_count()}
         probe = await _alone(asked | {"spec": await self._spec(probe_id)})
-        rounds = max(20, round(size.run_seconds / probe["seconds"] * 20))
+        rounds = max(20, round(size.run_seconds / probe["seconds"] * _PROBED_ROUNDS))
         spec |= {"numRounds": rounds}
         alone, runs = [], []
         for pair in range(size.pairs):

@@ -17,8 +17,11 @@ from sqlalchemy import func, select, text, update
 from db.connections import DatabaseUnavailable
 from db.database import Database
 from db.ids import Kind, global_id, key_of
+from db.metrics import histories
+from db.metrics.selection import RunMetrics
 from db.rows import Project
-from db.tables import metric_points, metric_series, run_transitions, training_runs
+from db.tables import run_transitions, training_runs
+from db.vocabulary import MetricScope
 from domain.models import create_model
 from ml.processes import Template
 from schema.build import schema
@@ -165,13 +168,8 @@ async def run_of(execute: Any, principal: Any, id: str) -> dict[str, Any]:
 
 async def steps_of(db: Database, run_id: str, name: str) -> list[int]:
     async with db.reading() as session:
-        records = await session.records(
-            select(metric_points.c.step)
-            .join(metric_series, metric_series.c.id == metric_points.c.series_id)
-            .where(metric_series.c.run_id == key(run_id), metric_series.c.name == name)
-            .order_by(metric_points.c.step)
-        )
-    return [record[0] for record in records]
+        found = await histories.of_runs(session, [key(run_id)], RunMetrics(MetricScope.RUN, (name,)))
+    return [step for one in found.get(key(run_id), ()) for step in one.data.columns.step or ()]
 
 
 async def counted(db: Database) -> tuple[int, int]:
@@ -668,7 +666,7 @@ async def test_lost_connections_to_the_database_are_no_failure(execute, scientis
             assert await bell.wait(60)
             async with db.reading() as session:
                 await session.connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                     "WHERE application_name = 'headai' AND pid <> pg_backend_pid()"
                 )
     await training

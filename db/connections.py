@@ -41,7 +41,7 @@ class Connections:
     async def take(self) -> Any:
         while self._at_hand:
             connection = self._at_hand.pop()
-            if not connection.is_closed():
+            if not _is_gone(connection):
                 return connection
             await self._pool.release(connection)
         self._waiting += 1
@@ -52,7 +52,7 @@ class Connections:
 
     def keep(self, connection: Any) -> bool:
         """Whether the connection stays at hand; if not, it has to be released."""
-        if self._waiting or connection.is_closed():
+        if self._waiting or _is_gone(connection):
             return False
         self._at_hand.append(connection)
         return True
@@ -81,14 +81,22 @@ class Lent:
     ) -> None:
         if error is None and self._connections.keep(self._connection):
             return
-        if isinstance(error, asyncpg.InternalClientError):
-            self._connection.terminate()  # a server that was killed left it in the middle of something
         try:
+            if isinstance(error, asyncpg.InternalClientError):
+                self._connection.terminate()  # a server that was killed left it in the middle of something
             await self._connections.release(self._connection)
         except UNREACHABLE as trouble:
             raise _unavailable(trouble) from trouble
         if isinstance(error, UNREACHABLE):
             raise _unavailable(error) from error
+
+
+def _is_gone(connection: Any) -> bool:
+    """Whether it was closed. The pool takes a connection back that the server closed, and then it says nothing more."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:

@@ -659,21 +659,21 @@ async def test_a_second_attempt_leaves_every_step_once(execute, scientist, asked
 
 
 async def test_lost_connections_to_the_database_are_no_failure(execute, scientist, asked, create, hand, db):
-    id = await create(asked({"numRounds": 300}))
+    id = await create(asked({"numRounds": 1500}))
     training = asyncio.create_task(train_run(hand, key(id)))
     with hand.wakeups.watching(f"points:run:{key(id).hex}") as bell:
         for _ in range(3):
             assert await bell.wait(60)
             async with db.reading() as session:
                 await session.connection.execute(
-                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE application_name = 'headai' AND pid <> pg_backend_pid()"
                 )
     await training
 
     run = await run_of(execute, scientist, id)
     assert (run["status"], len(run["attempts"])) == ("SUCCEEDED", 1)
-    assert await steps_of(db, id, "valid.auc") == list(range(300))
+    assert await steps_of(db, id, "valid.auc") == list(range(1500))
     numbers = [int(line["number"]) for line in run["logs"]["nodes"]]
     assert numbers == list(range(1, len(numbers) + 1))
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -372,7 +372,7 @@ class _Attempt:
             return None
         self._folder.mkdir(parents=True, exist_ok=True)
         own = self._folder / f"{name}.parquet"
-        fetching = partial(self._line, LogLevel.INFO, "Fetching the data.")
+        fetching = cache(partial(self._line, LogLevel.INFO, "Fetching the data."))  # said once, however often it tries
         await self._patiently(partial(link_data, self._worker, version_id, own, fetching=fetching))
         return own
 

@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from auth.permissions import Permission
 from db.conditions import instant, integer, one_of, tagged, words
 from db.database import Prepared, Session
-from db.events import settled
+from db.events import State, settled
 from db.ids import Kind, key_of, new_id
 from db.jobs import Job
 from db.paging import Order, Page, PageArgs, page, pages
@@ -95,14 +95,6 @@ class VersionRef(NamedTuple):
     number: int | None = None
     alias: str | None = None
     digest: str | None = None
-
-
-class VersionState(NamedTuple):
-    """A version as it is now; `changed` is settled when every older transaction is over."""
-
-    version: DatasetVersion
-    changed: int
-    is_settled: bool
 
 
 class Claimed(NamedTuple):
@@ -321,12 +313,12 @@ def _next_number(dataset_id: UUID) -> ScalarSelect[int]:
     return last.where(dataset_versions.c.dataset_id == dataset_id).scalar_subquery()
 
 
-async def state_of(session: Session, version_id: UUID) -> VersionState | None:
+async def state_of(session: Session, version_id: UUID) -> State[DatasetVersion] | None:
     statement = select(
         dataset_versions.c.changed, settled(dataset_versions.c.changed).label("is_settled"), *_VERSION
     ).where(dataset_versions.c.id == version_id, dataset_in_sight(dataset_versions.c.dataset_id))
     for changed, is_settled, *rest in await session.records(statement):
-        return VersionState(DatasetVersion._make(rest), changed, is_settled)
+        return State(DatasetVersion._make(rest), changed, is_settled)
     return None
 
 

@@ -7,7 +7,7 @@ transactions older than every transaction still running, in the order (transacti
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from auth.permissions import Permission
-from db.database import Prepared, Session
+from db.database import Prepared, RowT, Session
 from db.ids import Kind, new_id
 from db.rows import Event, columns
 from db.sight import in_sight
@@ -66,6 +66,14 @@ class EventFilter(NamedTuple):
 SETTLED = text("pg_snapshot_xmin(pg_current_snapshot())")
 _EPOCH = Prepared(select(installation.c.epoch))
 _HEAD = Prepared(select(text("pg_snapshot_xmin(pg_current_snapshot()) AS xmin")))
+
+
+class State(NamedTuple, Generic[RowT]):
+    """A thing as it is now; `changed` is settled when every older transaction is over."""
+
+    row: RowT
+    changed: int
+    is_settled: bool
 
 
 def settled(changed: ColumnElement[Any]) -> ColumnElement[bool]:

@@ -29,7 +29,7 @@ from sqlalchemy import table as sql_table
 
 from db.conditions import one_of
 from db.database import Prepared, Session
-from db.events import settled
+from db.events import State, settled
 from db.ids import new_id
 from db.jobs import Job, enqueue
 from db.paging import Order, Page, PageArgs, page
@@ -74,14 +74,6 @@ class Ended(NamedTuple):
     evaluation_id: UUID | None
 
 
-class State(NamedTuple):
-    """A batch prediction as it is now; `changed` is settled when every older transaction is over."""
-
-    operation: BatchPrediction
-    changed: int
-    is_settled: bool
-
-
 _HELD = columns(Held, operations)
 _BATCH = columns(BatchPrediction, operations)
 _SEEN = and_(
@@ -108,7 +100,7 @@ async def batches(session: Session, project_id: UUID | None, args: PageArgs) -> 
     return await page(session, BatchPrediction, statement, _NEWEST_FIRST, args)
 
 
-async def state_of(session: Session, id: UUID) -> State | None:
+async def state_of(session: Session, id: UUID) -> State[BatchPrediction] | None:
     """A batch prediction as its watchers are shown it."""
     found = select(operations.c.changed, settled(operations.c.changed).label("is_settled"), *_BATCH)
     for changed, is_settled, *rest in await session.records(found.where(operations.c.id == id, _SEEN)):

@@ -1,6 +1,7 @@
 """Datasets: list, find, make, upload, watch, look inside."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -11,21 +12,18 @@ from auth.permissions import Permission
 from dataloaders import loaders
 from db import datasets as queries
 from db.datasets import VersionRef
-from db.events import Position
 from db.ids import Kind, key_of
 from db.paging import EMPTY, Page, PageArgs
 from db.rows import Column, Dataset, DatasetVersion, Json, UploadSession
 from db.vocabulary import DatasetFormat, DatasetVersionStatus, PreviewMode, UpdateKind
 from domain import datasets, uploads
 from domain.idempotency import made_before, recall, remember
-from domain.refusals import ErrorCode, Invalid, Refused, not_found
-from events import cursors
+from domain.refusals import ErrorCode, Invalid, Refused
 from ml.formats import CsvOptions
 from ml.preview import Preview, UnknownColumns
 from ml.processes import ChildFailure
 from resolvers.context import Context, Info
 from resolvers.downloads import USUAL, Download, signed
-from resolvers.events import place_after
 from resolvers.inputs.datasets import (
     AbortUploadInput,
     ColumnFilter,
@@ -47,7 +45,7 @@ from resolvers.inputs.datasets import (
 )
 from resolvers.inputs.limits import argument
 from resolvers.paging import ordering, tags_of
-from resolvers.streams import place_in_sight
+from resolvers.streams import followed
 
 LAST_UPDATED = DatasetOrder(field=DatasetOrderField.UPDATED_AT)
 DEEPEST_FILTER = 8
@@ -339,31 +337,17 @@ async def dataset_version_updated(
 
     `after` leaves out what was seen.
     """
-    context: Context = info.context
-    epoch = context.services.epoch
-    key = key_of(id, Kind.DATASET_VERSION) if context.sees(Permission.DATASET_READ) else None
-    seen = await place_after(context, after)
-    kind = UpdateKind.SNAPSHOT if seen is None else UpdateKind.UPDATED
-    if key is None:
-        raise Refused(not_found("dataset version", id, "id"))
-    place = await place_in_sight(context, Permission.DATASET_READ, Kind.DATASET_VERSION, key)
-    with context.watching(queries.version_topic(key)) as bell:
-        while True:
-            if place:
-                here = None if seen is None else cursors.encode(epoch, seen)
-                context.require(Permission.DATASET_READ, *place, cursor=here)
-            async with context.db.reading() as session:
-                state = await queries.state_of(session, key)
-            if state is None:
-                if seen is None:
-                    raise Refused(not_found("dataset version", id, "id"))
-                yield VersionUpdate(cursors.encode(epoch, seen), UpdateKind.DELETED, None)
-                return
-            if state.is_settled:
-                if seen is None or state.changed > seen.changed:
-                    seen = Position(state.changed, 0)
-                    yield VersionUpdate(cursors.encode(epoch, seen), kind, state.version)
-                    kind = UpdateKind.UPDATED
-                if state.version.status in _FINAL:
-                    return
-            await bell.until_next_look(unsettled=not state.is_settled)
+    updates = followed(
+        info.context,
+        id,
+        what="dataset version",
+        kind=Kind.DATASET_VERSION,
+        reads=Permission.DATASET_READ,
+        topic=queries.version_topic,
+        read=queries.state_of,
+        is_over=lambda version: version.status in _FINAL,
+        after=after,
+    )
+    async with aclosing(updates):
+        async for update in updates:
+            yield VersionUpdate(*update)

@@ -1,6 +1,7 @@
 """Operations: ask for a batch prediction, list, follow and cancel what outlives its request."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import NamedTuple
 
 import strawberry
@@ -9,21 +10,17 @@ from strawberry import UNSET
 from auth.permissions import Permission
 from dataloaders import loaders
 from db import operations as queries
-from db.events import Position
 from db.ids import Kind, key_of
 from db.operations import operation_topic
 from db.paging import EMPTY, Page
 from db.rows import BatchPrediction
 from db.vocabulary import OperationStatus, UpdateKind
 from domain import operations
-from domain.refusals import Refused, not_found
-from events import cursors
-from resolvers.context import Context, Info
-from resolvers.events import place_after
+from resolvers.context import Info
 from resolvers.inputs.models import CancelOperationInput, CreateBatchPredictionInput
 from resolvers.paging import page_args
 from resolvers.predictions import ref_of
-from resolvers.streams import place_in_sight
+from resolvers.streams import followed
 
 _FINAL = (OperationStatus.SUCCEEDED, OperationStatus.FAILED, OperationStatus.CANCELED)
 
@@ -77,31 +74,17 @@ async def cancel_operation(info: Info, input: CancelOperationInput) -> BatchPred
 
 async def operation_updated(info: Info, id: strawberry.ID, after: str | None = UNSET) -> AsyncIterator[OperationUpdate]:
     """The operation as it is now, then as it changes, until it is over or gone. `after` leaves out what was seen."""
-    context: Context = info.context
-    epoch = context.services.epoch
-    key = key_of(id, Kind.BATCH_PREDICTION) if context.sees(Permission.MODEL_READ) else None
-    seen = await place_after(context, after)
-    kind = UpdateKind.SNAPSHOT if seen is None else UpdateKind.UPDATED
-    if key is None:
-        raise Refused(not_found("operation", id, "id"))
-    place = await place_in_sight(context, Permission.MODEL_READ, Kind.BATCH_PREDICTION, key)
-    with context.watching(operation_topic(key)) as bell:
-        while True:
-            if place:
-                here = None if seen is None else cursors.encode(epoch, seen)
-                context.require(Permission.MODEL_READ, *place, cursor=here)
-            async with context.db.reading() as session:
-                state = await queries.state_of(session, key)
-            if state is None:
-                if seen is None:
-                    raise Refused(not_found("operation", id, "id"))
-                yield OperationUpdate(cursors.encode(epoch, seen), UpdateKind.DELETED, None)
-                return
-            if state.is_settled:
-                if seen is None or state.changed > seen.changed:
-                    seen = Position(state.changed, 0)
-                    yield OperationUpdate(cursors.encode(epoch, seen), kind, state.operation)
-                    kind = UpdateKind.UPDATED
-                if state.operation.status in _FINAL:
-                    return
-            await bell.until_next_look(unsettled=not state.is_settled)
+    updates = followed(
+        info.context,
+        id,
+        what="operation",
+        kind=Kind.BATCH_PREDICTION,
+        reads=Permission.MODEL_READ,
+        topic=operation_topic,
+        read=queries.state_of,
+        is_over=lambda operation: operation.status in _FINAL,
+        after=after,
+    )
+    async with aclosing(updates):
+        async for update in updates:
+            yield OperationUpdate(*update)

@@ -16,6 +16,7 @@ from db.grants import CALLERS
 from db.ids import Kind, global_id, key_of
 from db.tables import grants
 from events.wakeups import Wakeups
+from resolvers.streams import followed
 from schema.build import SUBSCRIPTIONS
 from tests.serving import served
 from tests.test_grants import CREATE as GRANT
@@ -159,7 +160,10 @@ def test_every_subscription_waits_on_a_bell_that_its_rights_ring():
         for field in root.__strawberry_definition__.fields
     ]
 
-    assert {module.__name__ for module in resolvers if "context.watching(" not in inspect.getsource(module)} == set()
+    assert "context.watching(" in inspect.getsource(followed)
+    waits = ("context.watching(", "followed(")
+    sources = {module.__name__: inspect.getsource(module) for module in resolvers}
+    assert {name for name, source in sources.items() if not any(wait in source for wait in waits)} == set()
     assert {module.__name__ for module in resolvers if "wakeups.watching(" in inspect.getsource(module)} == set()
 
 

@@ -24,6 +24,7 @@ from embedded.servers import EmbeddedStack
 from headai.services import open_services
 from headai.settings import Settings
 from headai.signing_key import signing_key_pem
+from ml.processes import Template
 from monitoring.logs import configure
 from plans.cache import Plans
 from resolvers.context import Context, Request, Services
@@ -32,6 +33,8 @@ from schema.executor import Executor
 from storage.objects import ObjectStore
 from tests.canaries import WATCH, watched_log
 from tests.serving import served, settings_for
+from tests.uploading import create_dataset
+from workers.worker import Worker
 
 Response = dict[str, Any]
 Execute = Callable[..., Awaitable[Response]]
@@ -210,6 +213,35 @@ async def server(settings: Settings, services: Services) -> AsyncIterator[str]:
     """A real uvicorn on a free port; yields `http://127.0.0.1:<port>`."""
     async with served(settings) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+async def template() -> AsyncIterator[Template]:
+    """What children are forked from, warm for all tests of this process."""
+    template = Template()
+    template.start()
+    yield template
+    await template.close()
+
+
+@pytest.fixture
+def hand(services: Services, template: Template, tmp_path: Path) -> Worker:
+    """A worker whose jobs the test does itself, in this process."""
+    return Worker(
+        db=services.db,
+        store=services.store,
+        wakeups=services.wakeups,
+        name="test",
+        scratch=tmp_path,
+        run_memory_limit_mb=2048,
+        children=template,
+    )
+
+
+@pytest.fixture
+async def dataset(execute: Any, scientist: Principal, project: Project) -> str:
+    """The ID of an empty dataset in the project."""
+    return await create_dataset(execute, scientist, project)
 
 
 @pytest.fixture

@@ -72,14 +72,6 @@ subscription ($id: ID!, $after: String) {
 """
 
 
-@pytest.fixture(scope="session")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
-
-
 @pytest.fixture
 def at_work(services, template: Template, tmp_path: Path) -> Worker:
     """What a worker process has, in this one; every batch of rows is a part of its own."""

@@ -1,9 +1,7 @@
 """Datasets through the API: rename, describe, delete with all that is stored, process again."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +11,13 @@ from db import unowned
 from db.database import Database
 from db.ids import Kind, global_id, key_of, new_id
 from domain import uploads
-from ml.processes import Template
-from resolvers.context import Services
 from schema.execution import stream
 from storage.keys import data_prefix
 from storage.objects import MIB, ObjectStore, StoreUnavailable
 from tests.at_work import queued_run
 from tests.test_datasets import seed
-from tests.uploading import VERSION, create_dataset, put, start, upload
+from tests.uploading import VERSION, put, start, upload
 from workers.datasets import delete_unowned_objects, process_version
-from workers.worker import Worker
 
 CSV = b"x,y\n1,a\n2,b\n"
 UPDATE = """
@@ -58,32 +53,6 @@ mutation ($input: ReprocessDatasetVersionInput!) {
 }
 """
 TABLES = ("datasets", "dataset_versions", "dataset_columns", "dataset_aliases", "upload_sessions", "events")
-
-
-@pytest.fixture(scope="module")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
-
-
-@pytest.fixture
-def worker(services: Services, template: Template, tmp_path: Path) -> Worker:
-    return Worker(
-        db=services.db,
-        store=services.store,
-        wakeups=services.wakeups,
-        name="test",
-        scratch=tmp_path,
-        run_memory_limit_mb=2048,
-        children=template,
-    )
-
-
-@pytest.fixture
-async def dataset(execute, scientist, project) -> str:
-    return await create_dataset(execute, scientist, project)
 
 
 def key(id: str, kind: Kind = Kind.DATASET_VERSION) -> UUID:
@@ -178,11 +147,11 @@ async def test_of_two_that_want_one_name_one_gets_it(execute, scientist, project
     assert sorted(codes) == [[], ["ALREADY_EXISTS"]]
 
 
-async def test_deleting_takes_rows_and_objects(execute, worker, admin, dataset, db, store):
+async def test_deleting_takes_rows_and_objects(execute, hand, admin, dataset, db, store):
     ready = await upload(execute, admin, dataset, CSV)
-    await process_version(worker, key(ready))
+    await process_version(hand, key(ready))
     failed = await upload(execute, admin, dataset, b"")
-    await process_version(worker, key(failed))
+    await process_version(hand, key(failed))
     started = await start(execute, admin, dataset, 6 * MIB, partSizeBytes=5 * MIB)
     await put(started["parts"][0], b"x" * 5 * MIB)
     assert len(await stored(store, dataset)) == 4
@@ -194,12 +163,12 @@ async def test_deleting_takes_rows_and_objects(execute, worker, admin, dataset, 
     assert [error["code"] for error in again["data"]["deleteDataset"]["errors"]] == ["NOT_FOUND"]
     assert [len(rows) for rows in (await everything(db))[:5]] == [0, 0, 0, 0, 0]
     assert await changes(db, "DATASET_DELETED") == [{"name": ["flowers", None]}]
-    await delete_unowned_objects(worker)
+    await delete_unowned_objects(hand)
     assert await stored(store, dataset) == []
     assert await waiting(db) == []
 
 
-async def test_a_sweep_that_is_cut_off_is_done_again(execute, worker, admin, dataset, db, store, monkeypatch):
+async def test_a_sweep_that_is_cut_off_is_done_again(execute, hand, admin, dataset, db, store, monkeypatch):
     await upload(execute, admin, dataset, CSV)
     async with db.transaction() as session:
         await session.connection.execute("UPDATE dataset_versions SET status = 'FAILED'")
@@ -210,7 +179,7 @@ async def test_a_sweep_that_is_cut_off_is_done_again(execute, worker, admin, dat
 
     with monkeypatch.context() as patched:
         patched.setattr(store, "remove", away)
-        await delete_unowned_objects(worker)
+        await delete_unowned_objects(hand)
     assert (len(await stored(store, dataset)), len(await waiting(db))) == (1, 1)
 
     async def die(*_: object) -> None:
@@ -219,25 +188,25 @@ async def test_a_sweep_that_is_cut_off_is_done_again(execute, worker, admin, dat
     with monkeypatch.context() as patched:
         patched.setattr(uploads.unowned, "forget", die)
         with pytest.raises(ZeroDivisionError):
-            await delete_unowned_objects(worker)
+            await delete_unowned_objects(hand)
     assert (len(await stored(store, dataset)), len(await waiting(db))) == (0, 1)
 
-    await delete_unowned_objects(worker)
+    await delete_unowned_objects(hand)
     assert (await stored(store, dataset), await waiting(db)) == ([], [])
 
 
-async def test_an_upload_that_is_aborted_is_swept_too(execute, worker, scientist, dataset, db, store):
+async def test_an_upload_that_is_aborted_is_swept_too(execute, hand, scientist, dataset, db, store):
     started = await start(execute, scientist, dataset, len(CSV))
     await put(started["parts"][0], CSV)
     abort = "mutation ($id: ID!) { abortUpload(input: {uploadId: $id}) { errors { code } } }"
 
     await execute(abort, principal=scientist, id=started["upload"]["id"])
-    await delete_unowned_objects(worker)
+    await delete_unowned_objects(hand)
 
     assert (await stored(store, dataset), await waiting(db)) == ([], [])
 
 
-async def test_a_dataset_that_a_run_needs_stays(execute, worker, admin, project, db, store, tmp_path):
+async def test_a_dataset_that_a_run_needs_stays(execute, hand, admin, project, db, store, tmp_path):
     run_id = await queued_run(db, store, execute, admin, project, tmp_path, rounds=5, repeat=1)
     async with db.reading() as session:
         dataset = global_id(Kind.DATASET, await session.connection.fetchval("SELECT id FROM datasets"))
@@ -258,7 +227,7 @@ async def test_a_dataset_that_a_run_needs_stays(execute, worker, admin, project,
     run = await execute(
         "query ($id: ID!) { trainingRun(id: $id) { status datasetVersion { id } } }", principal=admin, id=run_id
     )
-    await delete_unowned_objects(worker)
+    await delete_unowned_objects(hand)
 
     assert deleted["data"]["deleteDataset"]["errors"] == []
     assert run["data"]["trainingRun"] == {"status": "CANCELED", "datasetVersion": None}
@@ -266,7 +235,7 @@ async def test_a_dataset_that_a_run_needs_stays(execute, worker, admin, project,
 
 
 async def test_a_dataset_deleted_while_it_is_processed_leaves_nothing(
-    execute, worker, admin, dataset, db, store, context_of, monkeypatch
+    execute, hand, admin, dataset, db, store, context_of, monkeypatch
 ):
     id = await upload(execute, admin, dataset, CSV)
     send = store.upload_file
@@ -274,19 +243,19 @@ async def test_a_dataset_deleted_while_it_is_processed_leaves_nothing(
     async def delete_first(*args: Any) -> None:
         deleted = await execute(DELETE, principal=admin, input={"id": dataset})
         assert deleted["data"]["deleteDataset"]["errors"] == []
-        await delete_unowned_objects(worker)
+        await delete_unowned_objects(hand)
         await send(*args)
 
     monkeypatch.setattr(store, "upload_file", delete_first)
     watch = "subscription ($id: ID!) { datasetVersionUpdated(id: $id) { kind datasetVersion { status } } }"
     async with asyncio.timeout(60), aclosing(stream(watch, {"id": id}, None, context_of(admin))) as items:
         told = [(await anext(items))[0]["data"]["datasetVersionUpdated"]]
-        await process_version(worker, key(id))
+        await process_version(hand, key(id))
         told += [response["data"]["datasetVersionUpdated"] async for response, *_ in items]
 
     (left,) = await stored(store, dataset)
     assert left.startswith(f"{data_prefix(key(dataset, Kind.DATASET), key(id))}/")
-    await delete_unowned_objects(worker)
+    await delete_unowned_objects(hand)
     assert (await stored(store, dataset), await waiting(db)) == ([], [])
     assert told[0] == {"kind": "SNAPSHOT", "datasetVersion": {"status": "PROCESSING"}}
     assert told[-1] == {"kind": "DELETED", "datasetVersion": None}
@@ -341,11 +310,11 @@ async def test_columns_get_roles_and_descriptions(execute, scientist, project, d
     ]
 
 
-async def test_a_version_that_failed_is_processed_again(execute, worker, scientist, dataset, db):
+async def test_a_version_that_failed_is_processed_again(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
     async with db.transaction() as session:
         await session.connection.execute("UPDATE dataset_versions SET attempt = 4, lease = $1", new_id())
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     failed = await execute(VERSION, principal=scientist, id=id)
     async with db.transaction() as session:
         await session.connection.execute("DELETE FROM pgqueuer")
@@ -353,7 +322,7 @@ async def test_a_version_that_failed_is_processed_again(execute, worker, scienti
     again = (await execute(AGAIN, principal=scientist, input={"id": id}))["data"]["reprocessDatasetVersion"]
     async with db.reading() as session:
         jobs = await session.connection.fetchval("SELECT count(*) FROM pgqueuer")
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     ready = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
     refused = (await execute(AGAIN, principal=scientist, input={"id": id}))["data"]["reprocessDatasetVersion"]
 

@@ -50,14 +50,6 @@ query ($id: ID!, $alias: String!) {{ modelVersion(id: $id) {{
 """
 
 
-@pytest.fixture(scope="session")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
-
-
 @pytest.fixture
 async def at_work(services, settings, template: Template, tmp_path: Path) -> AsyncIterator[Worker]:
     """The jobs of a worker process that look at models, done in this one."""

@@ -5,7 +5,6 @@ import hashlib
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +17,6 @@ from db.database import Database
 from db.ids import Kind, key_of, new_id
 from db.jobs import Job
 from domain.uploads import ask_for_processing
-from ml.processes import Template
-from resolvers.context import Services
-from tests import uploading
 from tests.uploading import VERSION, complete, put, start, upload
 from workers.datasets import process_version, requeue_stranded
 from workers.worker import Worker
@@ -40,32 +36,6 @@ query ($id: ID!, $mode: PreviewMode, $limit: Int, $columns: [String!]) {
 """
 
 
-@pytest.fixture(scope="session")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
-
-
-@pytest.fixture
-def worker(services: Services, template: Template, tmp_path: Path) -> Worker:
-    return Worker(
-        db=services.db,
-        store=services.store,
-        wakeups=services.wakeups,
-        name="test",
-        scratch=tmp_path,
-        run_memory_limit_mb=2048,
-        children=template,
-    )
-
-
-@pytest.fixture
-async def dataset(execute, scientist, project) -> str:
-    return await uploading.create_dataset(execute, scientist, project)
-
-
 def key(version_id: str) -> UUID:
     found = key_of(version_id, Kind.DATASET_VERSION)
     assert found is not None
@@ -80,16 +50,16 @@ async def events_about(db: Database, version_id: str) -> list[tuple[str, str | N
     return [(type, actor and actor.split("_")[0]) for type, actor in found]
 
 
-async def processed(execute: Any, worker: Worker, principal: Any, dataset: str, data: bytes, **given: Any) -> Any:
+async def processed(execute: Any, hand: Worker, principal: Any, dataset: str, data: bytes, **given: Any) -> Any:
     """The version that a file has become."""
     id = await upload(execute, principal, dataset, data, **given)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     return (await execute(VERSION, principal=principal, id=id))["data"]["datasetVersion"]
 
 
-async def test_a_csv_file_becomes_a_version_with_typed_columns(execute, worker, scientist, dataset, db, tmp_path):
+async def test_a_csv_file_becomes_a_version_with_typed_columns(execute, hand, scientist, dataset, db, tmp_path):
     id = await upload(execute, scientist, dataset, CSV)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     version = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
 
     assert version == {
@@ -117,9 +87,9 @@ async def test_a_csv_file_becomes_a_version_with_typed_columns(execute, worker, 
     assert list(tmp_path.iterdir()) == [], "nothing is left in the worker's folder"
 
 
-async def test_columns_tell_what_their_values_look_like(execute, worker, scientist, dataset):
+async def test_columns_tell_what_their_values_look_like(execute, hand, scientist, dataset):
     id = await upload(execute, scientist, dataset, CSV)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
 
     found = await execute(
         """query ($id: ID!) { datasetVersion(id: $id) {
@@ -153,14 +123,14 @@ async def test_columns_tell_what_their_values_look_like(execute, worker, scienti
     assert found["data"]["datasetVersion"]["named"]["nodes"] == [{"name": "when"}]
 
 
-async def test_real_data_as_parquet(execute, worker, scientist, dataset):
+async def test_real_data_as_parquet(execute, hand, scientist, dataset):
     cancer = load_breast_cancer(as_frame=False)
     frame = pl.DataFrame(cancer.data, schema=[str(name) for name in cancer.feature_names], orient="row")
     file = io.BytesIO()
     frame.with_columns(target=pl.Series(cancer.target)).write_parquet(file)
 
     version = await processed(
-        execute, worker, scientist, dataset, file.getvalue(), format="PARQUET", fileName="cancer.parquet"
+        execute, hand, scientist, dataset, file.getvalue(), format="PARQUET", fileName="cancer.parquet"
     )
 
     assert (version["status"], version["rowCount"], version["columnCount"]) == ("READY", "569", 31)
@@ -174,8 +144,8 @@ async def test_real_data_as_parquet(execute, worker, scientist, dataset):
         ({"format": "CSV", "csv": {"delimiter": ";", "encoding": "latin-1"}}, "x;é\n1;ü\n2;ß\n".encode("latin-1")),
     ],
 )
-async def test_other_formats_and_options(execute, worker, scientist, dataset, given, data):
-    version = await processed(execute, worker, scientist, dataset, data, **given)
+async def test_other_formats_and_options(execute, hand, scientist, dataset, given, data):
+    version = await processed(execute, hand, scientist, dataset, data, **given)
 
     assert (version["status"], version["rowCount"], version["failure"]) == ("READY", "2", None)
 
@@ -197,10 +167,10 @@ async def test_other_formats_and_options(execute, worker, scientist, dataset, gi
     ],
 )
 async def test_a_file_that_is_not_what_it_says_fails_and_says_where(
-    execute, worker, scientist, dataset, db, store, data, given, words
+    execute, hand, scientist, dataset, db, store, data, given, words
 ):
     id = await upload(execute, scientist, dataset, data, **given)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     version = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
 
     assert version["status"] == "FAILED"
@@ -215,38 +185,38 @@ async def test_a_file_that_is_not_what_it_says_fails_and_says_where(
     ]
 
 
-async def test_a_digest_given_at_the_end_is_checked_too(execute, worker, scientist, dataset):
+async def test_a_digest_given_at_the_end_is_checked_too(execute, hand, scientist, dataset):
     digest = hashlib.sha256(CSV).hexdigest()
     statuses = []
     for sha256 in (digest, "ab" * 32):
         started = await start(execute, scientist, dataset, len(CSV))
         etag = await put(started["parts"][0], CSV)
         completed = await complete(execute, scientist, started["upload"]["id"], {1: etag}, sha256=sha256)
-        await process_version(worker, key(completed["datasetVersion"]["id"]))
+        await process_version(hand, key(completed["datasetVersion"]["id"]))
         version = await execute(VERSION, principal=scientist, id=completed["datasetVersion"]["id"])
         statuses.append((version["data"]["datasetVersion"]["status"], version["data"]["datasetVersion"]["digest"]))
 
     assert statuses == [("READY", digest), ("FAILED", digest)]
 
 
-async def test_a_header_alone_is_a_version_without_rows(execute, worker, scientist, dataset):
-    version = await processed(execute, worker, scientist, dataset, b"x,y\n")
+async def test_a_header_alone_is_a_version_without_rows(execute, hand, scientist, dataset):
+    version = await processed(execute, hand, scientist, dataset, b"x,y\n")
 
     assert (version["status"], version["rowCount"], version["columnCount"]) == ("READY", "0", 2)
 
 
-async def test_a_job_that_comes_twice_changes_nothing(execute, worker, scientist, dataset, db):
+async def test_a_job_that_comes_twice_changes_nothing(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
-    await asyncio.gather(process_version(worker, key(id)), process_version(worker, key(id)))
-    await process_version(worker, key(id))
-    await process_version(worker, new_id())
+    await asyncio.gather(process_version(hand, key(id)), process_version(hand, key(id)))
+    await process_version(hand, key(id))
+    await process_version(hand, new_id())
 
     version = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
     assert (version["status"], len(version["columns"]["nodes"])) == ("READY", 4)
     assert [type for type, _ in await events_about(db, id)] == ["DATASET_VERSION_CREATED", "DATASET_VERSION_READY"]
 
 
-async def test_a_worker_that_lost_its_lease_writes_nothing(execute, worker, scientist, dataset, db):
+async def test_a_worker_that_lost_its_lease_writes_nothing(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
     old, new = new_id(), new_id()
     async with db.transaction() as session:
@@ -272,21 +242,21 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(execute, worker, scie
     assert (version["status"], version["columns"]["nodes"]) == ("PROCESSING", [])
 
 
-async def test_a_version_whose_workers_are_killed_again_and_again_fails(execute, worker, scientist, dataset, db):
+async def test_a_version_whose_workers_are_killed_again_and_again_fails(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
     async with db.transaction() as session:
         for _ in range(4):
             await datasets.claim(session, key(id), new_id(), {})
 
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     version = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
 
     assert (version["status"], version["failure"]["code"]) == ("FAILED", "WORKER_LOST")
 
 
-async def test_a_worker_that_is_stopped_lets_go_of_the_version(execute, worker, scientist, dataset, db):
+async def test_a_worker_that_is_stopped_lets_go_of_the_version(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
-    working = asyncio.create_task(process_version(worker, key(id)))
+    working = asyncio.create_task(process_version(hand, key(id)))
     await until(lambda: is_claimed(db))
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -347,13 +317,13 @@ async def attempt_and_lease(db: Database) -> tuple[int, UUID | None]:
     return attempt, lease
 
 
-async def test_a_version_without_a_job_gets_one_and_only_one(execute, worker, scientist, dataset, db):
+async def test_a_version_without_a_job_gets_one_and_only_one(execute, hand, scientist, dataset, db):
     id = await upload(execute, scientist, dataset, CSV)
     async with db.transaction() as session:
         await session.connection.execute("DELETE FROM pgqueuer")
 
-    await requeue_stranded(worker)
-    await requeue_stranded(worker)
+    await requeue_stranded(hand)
+    await requeue_stranded(hand)
     async with db.transaction() as session:
         await ask_for_processing(session, key(id))
 
@@ -361,9 +331,9 @@ async def test_a_version_without_a_job_gets_one_and_only_one(execute, worker, sc
         assert await session.connection.fetchval("SELECT count(*) FROM pgqueuer") == 1
 
 
-async def test_a_file_that_needs_too_much_memory_fails_and_says_so(execute, worker, scientist, dataset):
+async def test_a_file_that_needs_too_much_memory_fails_and_says_so(execute, hand, scientist, dataset):
     wide = ",".join(f"c{i}" for i in range(3000)).encode() + b"\n" + (b"1.5," * 2999 + b"1.5\n") * 300
-    small = replace(worker, run_memory_limit_mb=64)
+    small = replace(hand, run_memory_limit_mb=64)
 
     version = await processed(execute, small, scientist, dataset, wide)
 
@@ -371,9 +341,9 @@ async def test_a_file_that_needs_too_much_memory_fails_and_says_so(execute, work
     assert version["failure"]["message"] == "The file needs more than the 64 MB that a worker may use for it."
 
 
-async def test_a_disk_without_room_fails_and_says_so(execute, worker, scientist, dataset, tmp_path):
+async def test_a_disk_without_room_fails_and_says_so(execute, hand, scientist, dataset, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    version = await processed(execute, replace(worker, scratch=tmp_path / "file"), scientist, dataset, CSV)
+    version = await processed(execute, replace(hand, scratch=tmp_path / "file"), scientist, dataset, CSV)
 
     assert (version["status"], version["failure"]["code"], version["failure"]["retryable"]) == (
         "FAILED",
@@ -397,11 +367,11 @@ def stream(context_of, scientist) -> Callable[..., Any]:
     return responses
 
 
-async def test_a_version_is_watched_until_it_is_ready(execute, stream, worker, scientist, dataset):
+async def test_a_version_is_watched_until_it_is_ready(execute, stream, hand, scientist, dataset):
     id = await upload(execute, scientist, dataset, CSV)
     watching = stream(WATCH, id=id)
     items = [(await anext(watching))["data"]["datasetVersionUpdated"]]
-    working = asyncio.create_task(process_version(worker, key(id)))
+    working = asyncio.create_task(process_version(hand, key(id)))
     items += [response["data"]["datasetVersionUpdated"] async for response in watching]
     await working
 
@@ -424,11 +394,11 @@ async def test_a_version_is_watched_until_it_is_ready(execute, stream, worker, s
     assert await watched(stream, id) == [items[-1] | {"kind": "SNAPSHOT"}]
 
 
-async def test_progress_is_told_on_the_way_and_only_grows(execute, stream, worker, scientist, dataset, monkeypatch):
+async def test_progress_is_told_on_the_way_and_only_grows(execute, stream, hand, scientist, dataset, monkeypatch):
     monkeypatch.setattr("workers.datasets.REPORT_SECONDS", 0.001)
     data = b"a,b\n" + b"".join(b"%d,word %d\n" % (i, i) for i in range(200_000))
     id = await upload(execute, scientist, dataset, data)
-    working = asyncio.create_task(process_version(worker, key(id)))
+    working = asyncio.create_task(process_version(hand, key(id)))
     progress = [item["datasetVersion"]["progress"] for item in await watched(stream, id)]
     await working
 
@@ -468,10 +438,10 @@ async def test_watching_what_is_not_there_is_refused(stream, dataset):
         ]
 
 
-async def test_previews(execute, worker, scientist, dataset):
+async def test_previews(execute, hand, scientist, dataset):
     id = await upload(execute, scientist, dataset, b"x,y\n" + b"".join(b"%d,a%d\n" % (i, i) for i in range(10)))
     unfinished = await execute(PREVIEW, principal=scientist, id=id)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
 
     head = await execute(PREVIEW, principal=scientist, id=id, limit=2)
     tail = await execute(PREVIEW, principal=scientist, id=id, limit=2, mode="TAIL", columns=["y"])

@@ -1,16 +1,11 @@
 """Rows that cannot be read: counted, told by line, column and reason, and left out where the dataset tolerates it."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from db.ids import Kind, key_of
-from ml.processes import Template
-from resolvers.context import Services
-from tests import uploading
 from tests.uploading import upload
 from workers.datasets import delete_unowned_objects, process_version
 from workers.worker import Worker
@@ -49,41 +44,15 @@ REJECTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
-
-
-@pytest.fixture
-def worker(services: Services, template: Template, tmp_path: Path) -> Worker:
-    return Worker(
-        db=services.db,
-        store=services.store,
-        wakeups=services.wakeups,
-        name="test",
-        scratch=tmp_path,
-        run_memory_limit_mb=2048,
-        children=template,
-    )
-
-
-@pytest.fixture
-async def dataset(execute, scientist, project) -> str:
-    return await uploading.create_dataset(execute, scientist, project)
-
-
 def key(version_id: str) -> UUID:
     found = key_of(version_id, Kind.DATASET_VERSION)
     assert found is not None
     return found
 
 
-async def report(execute: Any, worker: Worker, principal: Any, dataset: str, data: bytes, **given: Any) -> Any:
+async def report(execute: Any, hand: Worker, principal: Any, dataset: str, data: bytes, **given: Any) -> Any:
     id = await upload(execute, principal, dataset, data, **given)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     return (await execute(REPORT, principal=principal, id=id))["data"]["datasetVersion"]
 
 
@@ -92,8 +61,8 @@ async def tolerate(execute: Any, principal: Any, dataset: str, share: float) -> 
     assert changed["data"]["updateDataset"] == {"dataset": {"toleratedRejects": share, "revision": 2}, "errors": []}
 
 
-async def test_no_reject_is_tolerated_unless_it_was_said(execute, worker, scientist, dataset):
-    version = await report(execute, worker, scientist, dataset, BROKEN)
+async def test_no_reject_is_tolerated_unless_it_was_said(execute, hand, scientist, dataset):
+    version = await report(execute, hand, scientist, dataset, BROKEN)
 
     assert (version["status"], version["rejectedRows"], version["rejects"]) == ("FAILED", "3", REJECTS)
     assert version["failure"] == {
@@ -103,9 +72,9 @@ async def test_no_reject_is_tolerated_unless_it_was_said(execute, worker, scient
     }
 
 
-async def test_tolerated_rejects_are_left_out_and_told(execute, worker, scientist, dataset):
+async def test_tolerated_rejects_are_left_out_and_told(execute, hand, scientist, dataset):
     await tolerate(execute, scientist, dataset, 0.15)
-    version = await report(execute, worker, scientist, dataset, BROKEN)
+    version = await report(execute, hand, scientist, dataset, BROKEN)
 
     assert (version["status"], version["rowCount"], version["failure"]) == ("READY", "17", None)
     assert (version["rejectedRows"], version["rejects"]) == ("3", REJECTS)
@@ -116,9 +85,9 @@ async def test_tolerated_rejects_are_left_out_and_told(execute, worker, scientis
     assert [row[0] for row in version["preview"]["rows"]] == [i for i in range(20) if i not in (3, 7, 11)]
 
 
-async def test_more_rejects_than_tolerated_fail_it(execute, worker, scientist, dataset):
+async def test_more_rejects_than_tolerated_fail_it(execute, hand, scientist, dataset):
     await tolerate(execute, scientist, dataset, 0.14)
-    version = await report(execute, worker, scientist, dataset, BROKEN)
+    version = await report(execute, hand, scientist, dataset, BROKEN)
 
     assert (version["status"], version["rejectedRows"], version["rejects"]) == ("FAILED", "3", REJECTS)
     assert version["failure"]["message"] == (
@@ -128,12 +97,12 @@ async def test_more_rejects_than_tolerated_fail_it(execute, worker, scientist, d
     )
 
 
-async def test_a_version_that_failed_is_ready_once_its_rejects_are_tolerated(execute, worker, scientist, dataset):
+async def test_a_version_that_failed_is_ready_once_its_rejects_are_tolerated(execute, hand, scientist, dataset):
     id = await upload(execute, scientist, dataset, BROKEN)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     await tolerate(execute, scientist, dataset, 1)
     again = await execute(AGAIN, principal=scientist, input={"id": id})
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     version = (await execute(REPORT, principal=scientist, id=id))["data"]["datasetVersion"]
 
     assert again["data"]["reprocessDatasetVersion"] == {
@@ -143,10 +112,10 @@ async def test_a_version_that_failed_is_ready_once_its_rejects_are_tolerated(exe
     assert (version["status"], version["rowCount"], version["rejectedRows"]) == ("READY", "17", "3")
 
 
-async def test_a_quote_that_hides_an_unknown_number_of_rows_is_never_tolerated(execute, worker, scientist, dataset):
+async def test_a_quote_that_hides_an_unknown_number_of_rows_is_never_tolerated(execute, hand, scientist, dataset):
     await tolerate(execute, scientist, dataset, 0.5)
     rows = "".join(f"{i},word\n" for i in range(5000))
-    version = await report(execute, worker, scientist, dataset, f'n,word\n1,2\n2,"never closed\n{rows}'.encode())
+    version = await report(execute, hand, scientist, dataset, f'n,word\n1,2\n2,"never closed\n{rows}'.encode())
 
     assert (version["status"], version["rejects"]) == (
         "FAILED",
@@ -158,10 +127,10 @@ async def test_a_quote_that_hides_an_unknown_number_of_rows_is_never_tolerated(e
     )
 
 
-async def test_of_many_rejects_the_first_hundred_are_told(execute, worker, scientist, dataset):
+async def test_of_many_rejects_the_first_hundred_are_told(execute, hand, scientist, dataset):
     await tolerate(execute, scientist, dataset, 0.5)
     rows = "".join(f"{i},word\n{i}\n" for i in range(2500))
-    version = await report(execute, worker, scientist, dataset, f"n,word\n{rows}".encode())
+    version = await report(execute, hand, scientist, dataset, f"n,word\n{rows}".encode())
 
     assert (version["status"], version["rowCount"], version["rejectedRows"]) == ("READY", "2500", "2500")
     assert [row["line"] for row in version["rejects"]] == [str(line) for line in range(3, 203, 2)]
@@ -193,10 +162,10 @@ async def test_the_share_is_said_when_a_dataset_is_made(execute, scientist, proj
     assert made["data"]["createDataset"]["dataset"]["toleratedRejects"] == 0.01
 
 
-async def test_how_a_file_was_read_is_told(execute, worker, scientist, dataset):
-    found = await report(execute, worker, scientist, dataset, "näme;n\nZoë;1\n".encode("cp1252"))
+async def test_how_a_file_was_read_is_told(execute, hand, scientist, dataset):
+    found = await report(execute, hand, scientist, dataset, "näme;n\nZoë;1\n".encode("cp1252"))
     said = await report(
-        execute, worker, scientist, dataset, b"1|'a'\nNA|'b'\n", csv=SAID | {"nullValues": ["NA"], "quote": "'"}
+        execute, hand, scientist, dataset, b"1|'a'\nNA|'b'\n", csv=SAID | {"nullValues": ["NA"], "quote": "'"}
     )
 
     assert found["csv"] == {
@@ -213,13 +182,13 @@ async def test_how_a_file_was_read_is_told(execute, worker, scientist, dataset):
 SAID = {"delimiter": "|", "hasHeader": False, "encoding": "utf-8"}
 
 
-async def test_the_same_bytes_are_kept_once(execute, worker, scientist, dataset, db, store):
+async def test_the_same_bytes_are_kept_once(execute, hand, scientist, dataset, db, store):
     """A second version shares the objects of the first, unless it is to be read in another way."""
     data = b"a;b\n1;2\n"
-    first = await report(execute, worker, scientist, dataset, data)
-    second = await report(execute, worker, scientist, dataset, data)
-    other = await report(execute, worker, scientist, dataset, data, csv={"delimiter": ","})
-    await delete_unowned_objects(worker)
+    first = await report(execute, hand, scientist, dataset, data)
+    second = await report(execute, hand, scientist, dataset, data)
+    other = await report(execute, hand, scientist, dataset, data, csv={"delimiter": ","})
+    await delete_unowned_objects(hand)
     async with db.reading() as session:
         keys = await session.connection.fetch("SELECT upload_key, data_key FROM dataset_versions ORDER BY number")
         waiting = await session.connection.fetchval("SELECT count(*) FROM unowned_objects")

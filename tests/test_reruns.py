@@ -24,7 +24,6 @@ from tests.test_training import (  # noqa: F401 fixtures
     key,
     run_of,
     steps_of,
-    template,
     version,
 )
 from workers.training import train_run

@@ -18,16 +18,13 @@ from db.database import Database
 from db.ids import Kind, key_of, new_id
 from domain.stock import Stock, check, repair
 from headai.settings import Settings
-from ml.processes import Template
 from resolvers.context import Context, Request, Services
 from schema.execution import respond
 from storage.keys import data_prefix, upload_key
 from storage.objects import MIB, ObjectStore
-from tests import uploading
 from tests.dying_worker import POINTS
 from tests.uploading import VERSION, put, start, upload
 from workers.datasets import delete_unowned_objects, process_version
-from workers.worker import Worker
 
 CSV = b"x,y\n1,2\n3,4\n"
 AT_ONCE = timedelta(0)
@@ -36,14 +33,6 @@ mutation ($input: ReprocessDatasetVersionInput!) {
   reprocessDatasetVersion(input: $input) { datasetVersion { status } errors { code message } }
 }
 """
-
-
-@pytest.fixture(scope="module")
-async def template() -> AsyncIterator[Template]:
-    template = Template()
-    template.start()
-    yield template
-    await template.close()
 
 
 @pytest.fixture
@@ -67,24 +56,6 @@ def execute(services: Services) -> Any:
         return response
 
     return run
-
-
-@pytest.fixture
-def worker(services: Services, template: Template, tmp_path: Path) -> Worker:
-    return Worker(
-        db=services.db,
-        store=services.store,
-        wakeups=services.wakeups,
-        name="test",
-        scratch=tmp_path,
-        run_memory_limit_mb=2048,
-        children=template,
-    )
-
-
-@pytest.fixture
-async def dataset(execute, scientist, project) -> str:
-    return await uploading.create_dataset(execute, scientist, project)
 
 
 def key(version_id: str, kind: Kind = Kind.DATASET_VERSION) -> UUID:
@@ -112,7 +83,7 @@ def found(stock: Stock) -> tuple[list[tuple[str, str]], list[str], list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_killed_worker_leaves_nothing(
-    execute, worker, settings: Settings, bucket, scientist, dataset, db, store, tmp_path, point
+    execute, hand, settings: Settings, bucket, scientist, dataset, db, store, tmp_path, point
 ):
     chance = np.random.default_rng(1)
     rows = "".join(f"{a},{b}\n" for a, b in chance.random((400_000, 2)))
@@ -128,8 +99,8 @@ async def test_a_killed_worker_leaves_nothing(
     killed = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
     then = await check(db, store, may_be_new=AT_ONCE)
 
-    await process_version(worker, key(id))
-    await delete_unowned_objects(worker)
+    await process_version(hand, key(id))
+    await delete_unowned_objects(hand)
     ready = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
     now = await check(db, store, may_be_new=AT_ONCE)
 
@@ -160,9 +131,9 @@ async def test_what_no_row_knows_of_is_found_and_swept(execute, scientist, datas
     assert session["data"]["uploadSession"]["completedParts"] == [{"partNumber": 1}]
 
 
-async def test_a_version_whose_parquet_is_gone_fails_and_is_made_again(execute, worker, scientist, dataset, db, store):
+async def test_a_version_whose_parquet_is_gone_fails_and_is_made_again(execute, hand, scientist, dataset, db, store):
     id = await upload(execute, scientist, dataset, CSV)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     _, data = await keys_of(db, id)
     await store.delete([data])
     stock = await check(db, store)
@@ -170,7 +141,7 @@ async def test_a_version_whose_parquet_is_gone_fails_and_is_made_again(execute, 
     failed = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
     repaired = await check(db, store)
     again = await execute(AGAIN, principal=scientist, input={"id": id})
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     ready = (await execute(VERSION, principal=scientist, id=id))["data"]["datasetVersion"]
 
     assert found(stock) == ([("data", data)], [], [])
@@ -187,9 +158,9 @@ async def test_a_version_whose_parquet_is_gone_fails_and_is_made_again(execute, 
     assert (ready["status"], ready["rowCount"]) == ("READY", "2")
 
 
-async def test_a_version_whose_upload_is_gone_forgets_it_and_stays(execute, worker, scientist, dataset, db, store):
+async def test_a_version_whose_upload_is_gone_forgets_it_and_stays(execute, hand, scientist, dataset, db, store):
     id = await upload(execute, scientist, dataset, CSV)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     sent, data = await keys_of(db, id)
     await store.delete([sent])
     stock = await check(db, store)
@@ -200,9 +171,9 @@ async def test_a_version_whose_upload_is_gone_forgets_it_and_stays(execute, work
     assert found(await check(db, store)) == ([], [], [])
 
 
-async def test_the_command_tells_and_repairs(execute, worker, settings, bucket, scientist, dataset, db, store):
+async def test_the_command_tells_and_repairs(execute, hand, settings, bucket, scientist, dataset, db, store):
     id = await upload(execute, scientist, dataset, CSV)
-    await process_version(worker, key(id))
+    await process_version(hand, key(id))
     _, data = await keys_of(db, id)
 
     clean = await command(settings, bucket)

@@ -96,14 +96,6 @@ subscription ($id: ID!, $filter: LogFilter, $after: String) {
 """
 
 
-@pytest.fixture(scope="session")
-async def template() -> AsyncIterator[Template]:
-    made = Template()
-    made.start()
-    yield made
-    await made.close()
-
-
 @pytest.fixture
 def hand(services: Any, template: Template, tmp_path: Path) -> Worker:
     """A worker whose jobs the test runs itself."""

@@ -11,7 +11,6 @@ from db.database import Database
 from db.ids import Kind, key_of
 from domain.uploads import expire
 from storage.objects import UploadMissing
-from tests import uploading
 from tests.uploading import COMPLETE, START, VERSION, complete, put, start, upload
 
 MIB = 1 << 20
@@ -33,11 +32,6 @@ mutation ($input: AbortUploadInput!) {
 }
 """
 SESSION = "query ($id: ID!) { uploadSession(id: $id) { status completedParts { partNumber etag sizeBytes } } }"
-
-
-@pytest.fixture
-async def dataset(execute, scientist, project) -> str:
-    return await uploading.create_dataset(execute, scientist, project)
 
 
 async def counts(db: Database) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -65,7 +66,8 @@ class Order:
         return cls(f"{name}:{'desc' if descending else 'asc'}", tuple(Key(c, descending) for c in columns))
 
     def encode(self, values: Sequence[Any]) -> str:
-        return urlsafe_b64encode(orjson.dumps([self.name, *values], default=str)).decode().rstrip("=")
+        told = [_STRANGE[str(value)] if _is_strange(value) else value for value in values]
+        return urlsafe_b64encode(orjson.dumps([self.name, *told], default=str)).decode().rstrip("=")
 
     def decode(self, cursor: str) -> list[Any]:
         """The key values a cursor stands for. Raises `InvalidCursor`."""
@@ -87,7 +89,7 @@ def _typed(of: ColumnElement[Any], value: Any) -> Any:
         return _instant(value)
     if wanted is UUID:
         return UUID(value)
-    if wanted is float and type(value) is int:
+    if wanted is float and (type(value) is int or value in _STRANGE.values()):
         return float(value)
     if type(value) is not wanted or (wanted is str and "\x00" in value):
         raise ValueError(value)
@@ -96,6 +98,12 @@ def _typed(of: ColumnElement[Any], value: Any) -> Any:
     return value
 
 
+def _is_strange(value: Any) -> bool:
+    return type(value) is float and not isfinite(value)
+
+
+_STRANGE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""Numbers that JSON does not have, as cursors write them."""
 _MOST = {True: 2**63 - 1, False: 2**31 - 1}
 
 

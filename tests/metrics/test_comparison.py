@@ -22,9 +22,10 @@ query ($ids: [ID!]!, $names: [String!], $all: Boolean, $downsample: DownsampleIn
 }
 """
 ORDERED = """
-query ($metric: String, $direction: OrderDirection!, $first: Int, $after: String, $last: Int, $before: String) {
+query ($metric: String, $direction: OrderDirection!, $of: SummaryValue = BEST,
+  $first: Int, $after: String, $last: Int, $before: String) {
   trainingRuns(
-    orderBy: {field: METRIC, metric: $metric, direction: $direction}
+    orderBy: {field: METRIC, metric: $metric, direction: $direction, of: $of}
     first: $first, after: $after, last: $last, before: $before
   ) { totalCount nodes { name } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } }
 }
@@ -145,3 +146,27 @@ async def test_runs_in_the_order_of_a_metric_page_by_page(ingest, execute, admin
     for size in (1, 2, 3, 7):
         assert await pages(size, ("first", "after")) == wanted
     assert await pages(2, ("last", "before")) == wanted
+
+
+@pytest.mark.parametrize("direction", ["ASC", "DESC"])
+async def test_runs_whose_last_value_is_no_number_have_their_place_and_page(
+    ingest, execute, admin, make_run, direction
+):
+    told = {"nan": "NAN", "up": "POSITIVE_INFINITY", "down": "NEGATIVE_INFINITY"}
+    for name, value in {"down": None, "half": 0.5, "up": None, "nan": None}.items():
+        strange = [{"index": 0, "value": told[name]}] if name in told else None
+        await ingest(curve(await make_run(name), steps=[0], at=[0], values=[value], nonFinite=strange))
+    await make_run("none")
+
+    names, after = [], None
+    for _ in range(5):
+        answer = await execute(
+            ORDERED, principal=admin, metric="valid.auc", direction=direction, of="LAST", first=1, after=after
+        )
+        page = answer["data"]["trainingRuns"]
+        names += [node["name"] for node in page["nodes"]]
+        after = page["pageInfo"]["endCursor"]
+
+    assert not page["pageInfo"]["hasNextPage"]
+    order = ["down", "half", "up", "nan"]
+    assert names == [*(order if direction == "ASC" else reversed(order)), "none"]

@@ -21,6 +21,7 @@ import orjson
 import websockets
 from rich.console import Console
 
+from benchmarks import compiling
 from benchmarks.load import Connection, Target, answer, drive, post_graphql, quantile
 from benchmarks.machine import wait_until_idle
 from benchmarks.report import Figure
@@ -67,6 +68,7 @@ async def measure(head_ai: Running, *, quick: bool, patience: float, console: Co
     token = await head_ai.token()
     port = head_ai.settings.port
     yield await _worst_document(port, token, patience, console)
+    yield await compiling.measure(head_ai)
     others = post_graphql(port, _OTHERS, token)
     requests = _REQUESTS // 4 if quick else _REQUESTS
     console.print(f"{SILENT} sockets that say nothing …", highlight=False)

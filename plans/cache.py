@@ -34,7 +34,7 @@ class Seen:
 class Plans:
     """Bounded by the fields of all plans and by the characters of their documents; the longest unused go first.
 
-    A plan takes up to 2.5 KiB a field. Compiling the largest takes some 50 ms, its comprehensions included.
+    A plan takes up to 2.5 KiB a field; `make bench` measures what making the largest takes.
     """
 
     def __init__(

@@ -130,6 +130,21 @@ def versions() -> dict[str, str]:
     return found
 
 
+def load(folder: str | Path, sha256: str) -> tuple[lgb.Booster, dict[str, Any]]:
+    """The model and its manifest. Call it in a child process: a damaged text can end the process.
+
+    Raises `DigestMismatch` before LightGBM sees a byte, `ModelUnreadable` when it refuses the text.
+    """
+    text, manifest = read(folder, sha256)
+    try:
+        booster = lgb.Booster(model_str=text.decode())
+    except (lgb.basic.LightGBMError, UnicodeDecodeError, ValueError) as error:
+        raise ModelUnreadable(f"LightGBM cannot read the model: {error}") from error
+    if booster.num_feature() != len(manifest["features"]):
+        raise ModelUnreadable("The model and its manifest disagree on the number of features.")
+    return booster, manifest
+
+
 def read(folder: str | Path, sha256: str) -> tuple[bytes, dict[str, Any]]:
     """The model's text and its manifest, the text only after its digest was checked.
 

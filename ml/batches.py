@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ml import artifact
 from ml.children import Control
 from ml.evaluation import choose, label_text
-from ml.messages import BatchJob, DescribedColumn, Joined, JoinJob, ModelUnreadable, PartDone, RowsDone
+from ml.messages import BatchJob, DescribedColumn, Joined, JoinJob, PartDone, RowsDone
 from ml.preparation import Feature, Floats, column_type, encode, numbers
 
 ROWS_AT_ONCE = 16_384
@@ -50,15 +50,8 @@ class TableModel:
 
     @classmethod
     def load(cls, folder: str | Path, sha256: str) -> TableModel:
-        """Raises `DigestMismatch` before LightGBM sees a byte, `ModelUnreadable` when it refuses the text."""
-        text, manifest = artifact.read(folder, sha256)
-        try:
-            booster = lgb.Booster(model_str=text.decode())
-        except (lgb.basic.LightGBMError, UnicodeDecodeError, ValueError) as error:
-            raise ModelUnreadable(f"LightGBM cannot read the model: {error}") from error
-        if booster.num_feature() != len(manifest["features"]):
-            raise ModelUnreadable("The model and its manifest disagree on the number of features.")
-        return cls(booster, manifest)
+        """Raises `DigestMismatch` and `ModelUnreadable`, as `artifact.load`."""
+        return cls(*artifact.load(folder, sha256))
 
     @property
     def names(self) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ml import artifact
 from ml.evaluation import choose, label_text
-from ml.messages import DataProblem, ModelUnreadable, SchemaMismatch, TypeMismatch, UnknownCategory
+from ml.messages import DataProblem, SchemaMismatch, TypeMismatch, UnknownCategory
 
 LOADED_MODELS = 8
 _MUCH_WORK = 1_000_000
@@ -61,15 +61,8 @@ class Scorer:
 
     @classmethod
     def load(cls, folder: str | Path, sha256: str) -> Scorer:
-        """Raises `DigestMismatch` before LightGBM sees a byte, `ModelUnreadable` when it refuses the text."""
-        text, manifest = artifact.read(folder, sha256)
-        try:
-            booster = lgb.Booster(model_str=text.decode())
-        except (lgb.basic.LightGBMError, UnicodeDecodeError, ValueError) as error:
-            raise ModelUnreadable(f"LightGBM cannot read the model: {error}") from error
-        if booster.num_feature() != len(manifest["features"]):
-            raise ModelUnreadable("The model and its manifest disagree on the number of features.")
-        return cls(booster, manifest)
+        """Raises `DigestMismatch` and `ModelUnreadable`, as `artifact.load`."""
+        return cls(*artifact.load(folder, sha256))
 
     def score(
         self, rows: Sequence[Row], *, probabilities: bool = False, contributions: bool = False

@@ -20,6 +20,7 @@ import structlog
 
 from db import datasets, unowned
 from db.connections import DatabaseUnavailable
+from db.database import Session
 from db.ids import new_id
 from db.rows import Json
 from db.vocabulary import ColumnRole, EventType, FailureCode
@@ -31,11 +32,11 @@ from ml.intake import Converted, Prepared
 from ml.processes import ChildFailure, ChildRaised, OnMessage, OutOfMemory, TimedOut
 from storage.keys import data_key, data_prefix
 from storage.objects import ObjectMissing, StoreUnavailable
+from workers.patience import patiently
 from workers.worker import Worker
 
 MOST_ATTEMPTS = 4
 REPORT_SECONDS = 1.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 ENGINE_MEMORY_MB = 1024
 LEAST_SECONDS, BYTES_A_SECOND = 600.0, 500_000
 LONGEST_DETAIL = 10_000
@@ -96,20 +97,7 @@ async def process_version(worker: Worker, version_id: UUID) -> None:
 
     Cancelled, it lets go of the version as if it had not been tried; the queue keeps the job.
     """
-    lease, pause = new_id(), FIRST_PAUSE
-    try:
-        while True:
-            try:
-                await _process(worker, version_id, lease)
-            except (StoreUnavailable, DatabaseUnavailable) as error:
-                _log.warning("processing waits", version=version_id.hex, error=str(error))
-            else:
-                return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-    except asyncio.CancelledError:
-        await asyncio.shield(_let_go(worker, version_id, lease))
-        raise
+    await patiently(worker, version_id, new_id(), _process, _release, what="a dataset version")
 
 
 async def requeue_stranded(worker: Worker) -> None:
@@ -133,11 +121,9 @@ async def delete_unowned_objects(worker: Worker) -> None:
         await sweep(worker.db, worker.store)
 
 
-async def _let_go(worker: Worker, version_id: UUID, lease: UUID) -> None:
-    with suppress(DatabaseUnavailable):
-        async with worker.db.transaction() as session:
-            if (released := await datasets.release(session, version_id, lease)) is not None:
-                await unowned.let_go_under(session, data_prefix(released.dataset_id, released.id))
+async def _release(session: Session, version_id: UUID, lease: UUID) -> None:
+    if (released := await datasets.release(session, version_id, lease)) is not None:
+        await unowned.let_go_under(session, data_prefix(released.dataset_id, released.id))
 
 
 async def _process(worker: Worker, version_id: UUID, lease: UUID) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -34,11 +35,11 @@ from ml.messages import DataProblem, DigestMismatch, ModelUnreadable
 from ml.processes import ChildDied, ChildFailure, ChildRaised, ChildRun, OutOfMemory, TimedOut
 from storage.objects import ObjectMissing, StoreUnavailable
 from workers.data import DataGone, link_data
+from workers.patience import patiently
 from workers.worker import Worker
 
 MOST_ATTEMPTS = 4
 BEAT_SECONDS = 1.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 _AGAIN_SECONDS = 0.5
 _MOST_CRASHES = 3
 _LONGEST_DETAIL = 10_000
@@ -187,32 +188,13 @@ async def operate(work: Mapping[str, Work], worker: Worker, operation_id: UUID) 
 
     Cancelled, it lets go of the operation as if it had not been tried; the queue keeps the job.
     """
-    lease, pause = new_id(), FIRST_PAUSE
-    try:
-        while True:
-            try:
-                await _attempt(work, worker, operation_id, lease)
-            except (StoreUnavailable, DatabaseUnavailable) as error:
-                _log.warning("an operation waits", operation=operation_id.hex, error=str(error))
-            else:
-                return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-    except asyncio.CancelledError:
-        await asyncio.shield(_let_go(worker, operation_id, lease))
-        raise
+    await patiently(worker, operation_id, new_id(), partial(_attempt, work), queries.release, what="an operation")
 
 
 async def requeue_stranded(worker: Worker) -> None:
     """See to it that every operation that is not over has a job: one may have ended without finishing its work."""
     async with worker.db.transaction() as session:
         await queries.requeue_stranded(session)
-
-
-async def _let_go(worker: Worker, operation_id: UUID, lease: UUID) -> None:
-    with suppress(DatabaseUnavailable):
-        async with worker.db.transaction() as session:
-            await queries.release(session, operation_id, lease)
 
 
 async def _attempt(work: Mapping[str, Work], worker: Worker, operation_id: UUID, lease: UUID) -> None:
